@@ -1,0 +1,42 @@
+//! Backends: the MySQL servers of a service. A record outlives the last conn that refers to its id.
+
+use crate::{
+    addr::Ipv4,
+    layout::{byte_enum, map_type},
+};
+
+byte_enum! {
+    /// The life of a backend.
+    pub enum BackendState {
+        /// The id is free.
+        Unused = 0 => "unused",
+        /// Takes new conns.
+        Up = 1 => "up",
+        /// Takes no new conns, keeps the ones it has.
+        Draining = 2 => "draining",
+        /// Found dead.
+        Down = 3 => "down",
+        /// No longer in the config; some conns still refer to it.
+        Removed = 4 => "removed",
+    }
+}
+
+/// A backend of one service. Port in host order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Backend {
+    /// Its address.
+    pub addr: Ipv4,
+    /// Its port.
+    pub port: u16,
+    /// The id of the service it belongs to.
+    pub service: u16,
+    /// Its weight; 0 takes no new conns.
+    pub weight: u16,
+    /// Its state.
+    pub state: BackendState,
+    /// Always 0.
+    pub reserved: u8,
+}
+
+map_type!(Backend, size = 12, enums = { state: BackendState });

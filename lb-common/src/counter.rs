@@ -1,0 +1,76 @@
+//! The counters of the packet path: every drop has a name, and so has every turn off the straight way.
+
+use crate::layout::byte_enum;
+
+byte_enum! {
+    /// One per-CPU counter; its number is the index in `counters`.
+    pub enum Counter {
+        /// A SYN for a service found no backend that takes new conns.
+        NoBackend = 0 => "no_backend",
+        /// A packet of a service belongs to no conn and opens none.
+        NoConn = 1 => "no_conn",
+        /// The table of established conns is full.
+        TableFull = 2 => "table_full",
+        /// The table of half-open conns took no entry.
+        HalfOpenFull = 3 => "half_open_full",
+        /// The ACK that should complete a handshake does not acknowledge the backend's SYN.
+        BadHandshake = 4 => "bad_handshake",
+        /// No free source port towards the backend: another conn of the client uses the same 4-tuple.
+        PortCollision = 5 => "port_collision",
+        /// A fragment of a packet of a service.
+        Fragment = 6 => "fragment",
+        /// The time to live ran out.
+        Ttl = 7 => "ttl_exceeded",
+        /// No route to the next hop.
+        NoRoute = 8 => "no_route",
+        /// The next hop's link-layer address is not known, and the hook cannot ask for it.
+        NoNeighbour = 9 => "no_neighbour",
+        /// A helper of the kernel refused to rewrite the packet.
+        RewriteFailed = 10 => "rewrite_failed",
+
+        /// A TCP header whose lengths contradict each other or the IP header: left to the kernel, which discards it.
+        Malformed = 11 => "malformed",
+        /// A conn was opened: its SYN was forwarded.
+        Opened = 12 => "conns_opened",
+        /// A conn's handshake completed.
+        Established = 13 => "conns_established",
+        /// A SYN was sent again.
+        SynAgain = 14 => "syn_again",
+        /// A SYN took over the flow key of a closed conn.
+        Reused = 15 => "keys_reused",
+        /// A conn got another source port towards the backend.
+        PortRemapped = 16 => "ports_remapped",
+        /// A RST outside the sequence: forwarded, but the conn stays.
+        BlindRst = 17 => "rst_implausible",
+        /// A next hop was looked up.
+        HopLookup = 18 => "hop_lookups",
+        /// A packet was left to the TC program behind XDP, untouched.
+        Deferred = 19 => "deferred_to_tc",
+        /// The event ring was full: the agent must scan the tables.
+        EventLost = 20 => "events_lost",
+    }
+}
+
+impl Counter {
+    /// Number of counters.
+    pub const COUNT: u32 = Self::ALL.len() as u32;
+
+    /// The packet was dropped.
+    #[must_use]
+    pub const fn is_drop(self) -> bool {
+        (self as u8) < Self::Malformed as u8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Counter;
+
+    #[test]
+    fn numbers_are_the_positions() {
+        for (index, counter) in Counter::ALL.iter().enumerate() {
+            assert_eq!(*counter as usize, index, "{counter}");
+        }
+        assert!(Counter::RewriteFailed.is_drop() && !Counter::Malformed.is_drop());
+    }
+}

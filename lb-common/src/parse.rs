@@ -1,0 +1,317 @@
+//! Finds the headers of a frame: Ethernet, up to two VLAN tags, IPv4 with options, TCP.
+//!
+//! Works on the raw bounds of a frame, so that the same code runs under the verifier, in host tests and under the
+//! fuzzer. It reads, it never writes. Lengths are checked against each other, not against the frame's end beyond the
+//! headers: the payload may lie in fragments the hook cannot see. Layouts are those of `network-types`.
+
+use core::mem::offset_of;
+
+use network_types::{eth::EthHdr, ip::Ipv4Hdr, tcp::TcpHdr, vlan::VlanHdr};
+
+use crate::{
+    addr::Ipv4,
+    conn::{FlowKey, Proto},
+    word,
+};
+
+const ETH_P_IP: u16 = 0x0800_u16.to_be();
+const ETH_P_8021Q: u16 = 0x8100_u16.to_be();
+const ETH_P_8021AD: u16 = 0x88a8_u16.to_be();
+/// More fragments follow, or this is not the first one.
+const IP_MF: u16 = 0x2000_u16.to_be();
+const IP_OFFSET: u16 = 0x1fff_u16.to_be();
+
+/// What a frame turned out to be.
+pub enum Parsed {
+    /// A TCP segment over IPv4 with complete headers.
+    Tcp(Tcp),
+    /// Nothing this packet path translates.
+    Foreign,
+    /// The frame ends before its headers do.
+    Short,
+    /// TCP over IPv4 whose lengths contradict each other.
+    Malformed,
+}
+
+/// The headers of a TCP segment. The pointers are valid as long as the frame's bounds are.
+#[derive(Clone, Copy)]
+pub struct Tcp {
+    /// The Ethernet header.
+    pub eth: *mut u8,
+    /// The IPv4 header.
+    pub ip: *mut u8,
+    /// The TCP header.
+    pub tcp: *mut u8,
+    /// Source address as loaded.
+    pub src: u32,
+    /// Destination address as loaded.
+    pub dst: u32,
+    /// Source port as loaded (network order).
+    pub sport: u16,
+    /// Destination port as loaded (network order).
+    pub dport: u16,
+    /// Flag bits, [`crate::tcp::flag`].
+    pub flags: u8,
+    /// The first fragment of a fragmented packet.
+    pub fragment: bool,
+    /// Length of the IP packet in bytes.
+    pub ip_len: u16,
+    /// Length of the TCP header and payload in bytes.
+    pub tcp_len: u16,
+    /// Length of the payload in bytes.
+    pub payload: u16,
+}
+
+impl Tcp {
+    /// The packet's own 5-tuple.
+    #[inline(always)]
+    #[must_use]
+    pub const fn key(&self) -> FlowKey {
+        FlowKey {
+            src: Ipv4::from_word(self.src),
+            dst: Ipv4::from_word(self.dst),
+            sport: u16::from_be(self.sport),
+            dport: u16::from_be(self.dport),
+            proto: Proto::Tcp,
+            reserved0: 0,
+            reserved1: 0,
+        }
+    }
+
+    /// The sequence number, host order.
+    #[inline(always)]
+    #[must_use]
+    pub fn seq(&self) -> u32 {
+        // SAFETY: `parse` checked the whole TCP header.
+        u32::from_be(unsafe { word::load(self.tcp.add(offset_of!(TcpHdr, seq))) })
+    }
+
+    /// The acknowledgement number, host order.
+    #[inline(always)]
+    #[must_use]
+    pub fn ack(&self) -> u32 {
+        // SAFETY: `parse` checked the whole TCP header.
+        u32::from_be(unsafe { word::load(self.tcp.add(offset_of!(TcpHdr, ack_seq))) })
+    }
+
+    /// The sequence number that follows this segment: SYN and FIN take one each (RFC 9293 §3.4).
+    #[inline(always)]
+    #[must_use]
+    pub fn seq_end(&self) -> u32 {
+        use crate::tcp::flag;
+        let phantom = u32::from(self.flags & flag::FIN != 0) + u32::from(self.flags & flag::SYN != 0);
+        self.seq().wrapping_add(u32::from(self.payload)).wrapping_add(phantom)
+    }
+
+    /// The time to live.
+    #[inline(always)]
+    #[must_use]
+    pub fn ttl(&self) -> u8 {
+        // SAFETY: `parse` checked the whole IPv4 header.
+        unsafe { word::load(self.ip.add(offset_of!(Ipv4Hdr, ttl))) }
+    }
+}
+
+/// Finds the headers of the frame that lies in `start..end`.
+///
+/// # Safety
+///
+/// The memory from `start` to `end` is readable.
+#[inline(always)]
+#[must_use]
+pub unsafe fn parse(start: usize, end: usize) -> Parsed {
+    let eth = start as *mut u8;
+    if start + EthHdr::LEN > end {
+        return Parsed::Short;
+    }
+    // SAFETY: the bound was checked just before, as it is before every other load of this function.
+    let mut ether_type: u16 = unsafe { word::load(eth.add(offset_of!(EthHdr, ether_type))) };
+    let mut l3 = EthHdr::LEN;
+    if ether_type == ETH_P_8021Q || ether_type == ETH_P_8021AD {
+        if start + EthHdr::LEN + VlanHdr::LEN > end {
+            return Parsed::Short;
+        }
+        // SAFETY: checked.
+        ether_type = unsafe { word::load(eth.add(EthHdr::LEN + offset_of!(VlanHdr, ether_type))) };
+        l3 = EthHdr::LEN + VlanHdr::LEN;
+        if ether_type == ETH_P_8021Q {
+            if start + EthHdr::LEN + 2 * VlanHdr::LEN > end {
+                return Parsed::Short;
+            }
+            // SAFETY: checked.
+            ether_type = unsafe { word::load(eth.add(EthHdr::LEN + VlanHdr::LEN + offset_of!(VlanHdr, ether_type))) };
+            l3 = EthHdr::LEN + 2 * VlanHdr::LEN;
+        }
+    }
+    if ether_type != ETH_P_IP {
+        return Parsed::Foreign;
+    }
+    // SAFETY: `l3` only grew past bytes that were checked.
+    unsafe { ipv4(eth, eth.add(l3), end) }
+}
+
+/// Finds the TCP header behind the IPv4 header at `ip`.
+///
+/// # Safety
+///
+/// As for [`parse`]; `ip` is not past `end` by more than an Ethernet header.
+#[inline(always)]
+unsafe fn ipv4(eth: *mut u8, ip: *mut u8, end: usize) -> Parsed {
+    if ip as usize + Ipv4Hdr::LEN > end {
+        return Parsed::Short;
+    }
+    // SAFETY: the fixed part of the header was checked.
+    let (vihl, proto, frags): (u8, u8, u16) = unsafe {
+        (word::load(ip), word::load(ip.add(offset_of!(Ipv4Hdr, proto))), word::load(ip.add(offset_of!(Ipv4Hdr, frags))))
+    };
+    // A later fragment carries no ports: the kernel forwards or reassembles it as it would without us.
+    if vihl & 0xf0 != 0x40 || proto != Proto::Tcp as u8 || frags & IP_OFFSET != 0 {
+        return Parsed::Foreign;
+    }
+    let ihl = usize::from(vihl & 0xf) * 4;
+    if ihl < Ipv4Hdr::LEN {
+        return Parsed::Malformed;
+    }
+    // SAFETY: at most 60 bytes on, and checked before it is read.
+    let tcp = unsafe { ip.add(ihl) };
+    if tcp as usize + TcpHdr::LEN > end {
+        return Parsed::Short;
+    }
+    // SAFETY: both headers' fixed parts were checked.
+    let (ip_len, src, dst, sport, dport, offset, flags): (u16, u32, u32, u16, u16, u8, u8) = unsafe {
+        (
+            u16::from_be(word::load(ip.add(offset_of!(Ipv4Hdr, tot_len)))),
+            word::load(ip.add(offset_of!(Ipv4Hdr, src_addr))),
+            word::load(ip.add(offset_of!(Ipv4Hdr, dst_addr))),
+            word::load(tcp.add(offset_of!(TcpHdr, source))),
+            word::load(tcp.add(offset_of!(TcpHdr, dest))),
+            word::load(tcp.add(TCP_OFFSET)),
+            word::load(tcp.add(TCP_FLAGS)),
+        )
+    };
+    let header = u32::from(offset >> 4) * 4;
+    let tcp_len = u32::from(ip_len).wrapping_sub(ihl as u32);
+    if header < TcpHdr::LEN as u32 || tcp_len > 0xffff || header > tcp_len {
+        return Parsed::Malformed;
+    }
+    Parsed::Tcp(Tcp {
+        eth,
+        ip,
+        tcp,
+        src,
+        dst,
+        sport,
+        dport,
+        flags,
+        fragment: frags & IP_MF != 0,
+        ip_len,
+        tcp_len: tcp_len as u16,
+        payload: (tcp_len - header) as u16,
+    })
+}
+
+/// Offset of the byte with the data offset (upper four bits, in words).
+const TCP_OFFSET: usize = offset_of!(TcpHdr, ack_seq) + 4;
+/// Offset of the flags.
+const TCP_FLAGS: usize = TCP_OFFSET + 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tcp::flag;
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    /// A frame with `tags` VLAN tags, `options` bytes of IP options and 3 bytes of payload.
+    fn frame(tags: usize, options: usize) -> Vec<u8> {
+        let mut f = std::vec![0xaa; 12];
+        for tag in 0..tags {
+            f.extend(if tag + 1 == tags { [0x81, 0x00] } else { [0x88, 0xa8] });
+            f.extend([0, 7]);
+        }
+        f.extend([0x08, 0x00]);
+        let tot_len = (20 + options + 20 + 3) as u16;
+        f.push(0x40 | (5 + options / 4) as u8);
+        f.push(0);
+        f.extend(tot_len.to_be_bytes());
+        f.extend([0, 1, 0x40, 0, 64, 6, 0, 0, 10, 80, 1, 1, 10, 80, 1, 243]);
+        f.extend(std::iter::repeat_n(1, options));
+        f.extend(40000_u16.to_be_bytes());
+        f.extend(3306_u16.to_be_bytes());
+        f.extend(7_u32.to_be_bytes());
+        f.extend(9_u32.to_be_bytes());
+        f.extend([0x50, flag::ACK | flag::FIN, 1, 0, 0, 0, 0, 0]);
+        f.extend([1, 2, 3]);
+        f
+    }
+
+    fn run(frame: &[u8]) -> Parsed {
+        let start = frame.as_ptr() as usize;
+        // SAFETY: the bounds are those of the slice.
+        unsafe { parse(start, start + frame.len()) }
+    }
+
+    #[test]
+    fn tags_and_options_move_the_headers() {
+        for tags in 0..=2 {
+            for options in [0, 4, 40] {
+                let f = frame(tags, options);
+                let Parsed::Tcp(p) = run(&f) else { panic!("{tags} tags, {options} bytes of options") };
+                assert_eq!(p.key(), FlowKey::tcp(Ipv4([10, 80, 1, 1]), 40000, Ipv4([10, 80, 1, 243]), 3306));
+                assert_eq!((p.seq(), p.ack(), p.payload, p.ttl()), (7, 9, 3, 64));
+                assert_eq!(p.seq_end(), 7 + 3 + 1);
+                assert_eq!(p.tcp_len, 23);
+                assert_eq!(p.tcp as usize - p.eth as usize, 14 + 4 * tags + 20 + options);
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_cut_anywhere_in_its_headers_is_short() {
+        let f = frame(2, 8);
+        let headers = f.len() - 3;
+        for len in 0..headers {
+            assert!(matches!(run(&f[..len]), Parsed::Short), "{len} bytes");
+        }
+        assert!(matches!(run(&f[..headers]), Parsed::Tcp(_)));
+    }
+
+    #[test]
+    fn lengths_that_contradict_each_other_are_malformed() {
+        let ip = 14;
+        for (at, value, what) in [
+            (ip, 0x44, "IPv4 header of 16 bytes"),
+            (ip + 20 + 12, 0x40, "TCP header of 16 bytes"),
+            (ip + 20 + 12, 0xf0, "TCP header longer than the packet"),
+            (ip + 3, 39, "IP packet shorter than its headers"),
+        ] {
+            let mut f = frame(0, 0);
+            f[at] = value;
+            assert!(matches!(run(&f), Parsed::Malformed), "{what}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_tcp_over_ipv4_is_foreign() {
+        for (at, value) in [(12, 0x86), (14, 0x65), (14 + 9, 17), (14 + 7, 1)] {
+            let mut f = frame(0, 0);
+            f[at] = value;
+            assert!(matches!(run(&f), Parsed::Foreign), "byte {at} = {value}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_frame_is_read_past_its_end(mut f in prop::collection::vec(any::<u8>(), 0..120), like_ip: bool) {
+            if like_ip && f.len() > 24 {
+                f[12..15].copy_from_slice(&[8, 0, 0x45]);
+                f[23] = 6;
+            }
+            if let Parsed::Tcp(p) = run(&f) {
+                let tcp = p.tcp as usize - f.as_ptr() as usize;
+                prop_assert!(tcp + 20 <= f.len());
+                prop_assert!(p.payload <= p.tcp_len && p.tcp_len < p.ip_len);
+            }
+        }
+    }
+}
