@@ -1,6 +1,9 @@
 //! The few words by which the agent steers the packet path: one element, read on every packet.
 
-use crate::layout::map_type;
+use crate::{addr::Ipv4, layout::map_type};
+
+/// Words of the filter.
+pub const FILTER_WORDS: usize = 16;
 
 /// The only element of `control`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +18,49 @@ pub struct Control {
     pub clock_jiffies: u64,
     /// …`CLOCK_MONOTONIC` in nanoseconds at the same moment.
     pub clock_ns: u64,
+    /// A bit for every address and port that the packet path knows: services and backends. A packet whose source and
+    /// destination both miss it is foreign, and costs no map lookup.
+    pub filter: [u64; FILTER_WORDS],
 }
 
-map_type!(Control, size = 24, enums = {});
+map_type!(Control, size = 152, enums = {});
+
+impl Default for Control {
+    fn default() -> Self {
+        Self { hop_gen: 1, syn_recv_jiffies: 15_000, clock_jiffies: 0, clock_ns: 0, filter: [0; FILTER_WORDS] }
+    }
+}
+
+impl Control {
+    /// Lets packets from and to `addr:port` through the filter. For every service and every backend, the removed ones
+    /// that still have conns among them.
+    pub fn admit(&mut self, addr: Ipv4, port: u16) {
+        let bit = filter_bit(addr.word(), port);
+        self.filter[bit as usize / 64] |= 1 << (bit % 64);
+    }
+}
+
+/// The filter's bit for an address (as loaded from the packet) and a port (host order), 0..1024.
+#[inline(always)]
+#[must_use]
+pub const fn filter_bit(addr: u32, port: u16) -> u32 {
+    // Fibonacci hashing: the upper bits of the product depend on all bits of the factor.
+    (addr ^ ((port as u32) << 16)).wrapping_mul(0x9e37_79b1) >> 22
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_filter_admits_what_it_was_told_and_little_else() {
+        let mut control = Control::default();
+        let vip = Ipv4([10, 80, 1, 243]);
+        control.admit(vip, 3306);
+        let bit = filter_bit(vip.word(), 3306);
+        assert!(bit < 64 * FILTER_WORDS as u32);
+        assert_eq!(control.filter.iter().map(|w| w.count_ones()).sum::<u32>(), 1);
+        let others = (0..1000).filter(|port| filter_bit(vip.word(), *port) == bit).count();
+        assert!(others < 10, "{others} of 1000 other ports share the bit");
+    }
+}

@@ -54,6 +54,8 @@ pub struct Tcp {
     pub flags: u8,
     /// The first fragment of a fragmented packet.
     pub fragment: bool,
+    /// VLAN tags in front of the IPv4 header.
+    pub tags: u8,
     /// Length of the IP packet in bytes.
     pub ip_len: u16,
     /// Length of the TCP header and payload in bytes.
@@ -126,37 +128,39 @@ pub unsafe fn parse(start: usize, end: usize) -> Parsed {
     }
     // SAFETY: the bound was checked just before, as it is before every other load of this function.
     let mut ether_type: u16 = unsafe { word::load(eth.add(offset_of!(EthHdr, ether_type))) };
-    let mut l3 = EthHdr::LEN;
+    let mut tags = 0;
     if ether_type == ETH_P_8021Q || ether_type == ETH_P_8021AD {
         if start + EthHdr::LEN + VlanHdr::LEN > end {
             return Parsed::Short;
         }
         // SAFETY: checked.
         ether_type = unsafe { word::load(eth.add(EthHdr::LEN + offset_of!(VlanHdr, ether_type))) };
-        l3 = EthHdr::LEN + VlanHdr::LEN;
+        tags = 1;
         if ether_type == ETH_P_8021Q {
             if start + EthHdr::LEN + 2 * VlanHdr::LEN > end {
                 return Parsed::Short;
             }
             // SAFETY: checked.
             ether_type = unsafe { word::load(eth.add(EthHdr::LEN + VlanHdr::LEN + offset_of!(VlanHdr, ether_type))) };
-            l3 = EthHdr::LEN + 2 * VlanHdr::LEN;
+            tags = 2;
         }
     }
     if ether_type != ETH_P_IP {
         return Parsed::Foreign;
     }
-    // SAFETY: `l3` only grew past bytes that were checked.
-    unsafe { ipv4(eth, eth.add(l3), end) }
+    // SAFETY: the tags were checked.
+    unsafe { ipv4(eth, tags, end) }
 }
 
-/// Finds the TCP header behind the IPv4 header at `ip`.
+/// Finds the IPv4 and TCP headers behind an Ethernet header with `tags` VLAN tags.
 ///
 /// # Safety
 ///
-/// As for [`parse`]; `ip` is not past `end` by more than an Ethernet header.
+/// As for [`parse`]; the Ethernet header and the tags lie before `end`.
 #[inline(always)]
-unsafe fn ipv4(eth: *mut u8, ip: *mut u8, end: usize) -> Parsed {
+unsafe fn ipv4(eth: *mut u8, tags: u8, end: usize) -> Parsed {
+    // SAFETY: within the frame or at its end.
+    let ip = unsafe { eth.add(EthHdr::LEN + usize::from(tags) * VlanHdr::LEN) };
     if ip as usize + Ipv4Hdr::LEN > end {
         return Parsed::Short;
     }
@@ -204,6 +208,7 @@ unsafe fn ipv4(eth: *mut u8, ip: *mut u8, end: usize) -> Parsed {
         dport,
         flags,
         fragment: frags & IP_MF != 0,
+        tags,
         ip_len,
         tcp_len: tcp_len as u16,
         payload: (tcp_len - header) as u16,
