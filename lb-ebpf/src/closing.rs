@@ -1,0 +1,62 @@
+//! Packets that can change the state of an established conn: SYN, FIN, RST. Rare, so they may look at both entries.
+//! A SYN may also end a closed conn, whose flow key a new one takes over.
+
+use lb_common::{
+    conn::{Conn, Direction, FlowKey},
+    counter::Counter,
+    event::EventKind,
+    parse::Tcp,
+    tcp::{self, State, flag},
+};
+
+use crate::{count, events, maps::CONNS};
+
+/// What such a packet means.
+#[derive(PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It goes on like any other.
+    Continue,
+    /// A SYN took over the key of a closed conn, which is gone: a new one begins.
+    Replaced,
+}
+
+/// Notes the flags of the packet in its direction's entry.
+#[inline(always)]
+pub(crate) fn note(packet: &Tcp, key: &FlowKey, conn: &mut Conn) -> Outcome {
+    let forward = matches!(conn.dir, Direction::Forward);
+    let (peer_seen, peer_ack) = match CONNS.get_ptr(&conn.other_key()) {
+        // SAFETY: the other entry is only read; it is written by packets of its own direction.
+        Some(other) => unsafe { ((*other).seen, (*other).ack) },
+        None => (0, conn.seq),
+    };
+    let before = state(forward, conn.seen, peer_seen);
+    let mut flags = packet.flags;
+    if flags & (flag::SYN | flag::ACK | flag::RST) == flag::SYN {
+        if forward && before.may_be_reused() {
+            count::one(Counter::Reused);
+            events::conn(EventKind::Replaced, key, conn, peer_seen, peer_ack);
+            let other_key = conn.other_key();
+            drop((CONNS.remove(key), CONNS.remove(&other_key)));
+            return Outcome::Replaced;
+        }
+        return Outcome::Continue;
+    }
+    // A RST ends a conn only if it stands where its receiver would take it (RFC 5961 §3): right after what its sender
+    // has sent, or exactly where the receiver waits. The packet itself is forwarded: the receiver decides for itself.
+    if flags & flag::RST != 0 && packet.seq() != conn.seq && packet.seq() != peer_ack {
+        count::one(Counter::BlindRst);
+        flags = 0;
+    }
+    conn.seen = tcp::note(conn.seen, peer_seen, flags, forward);
+    let after = state(forward, conn.seen, peer_seen);
+    if after != before {
+        let kind = if matches!(after, State::TimeWait | State::Close) { EventKind::Closed } else { EventKind::Closing };
+        events::conn(kind, key, conn, peer_seen, peer_ack);
+    }
+    Outcome::Continue
+}
+
+#[inline(always)]
+fn state(forward: bool, own: u8, peer: u8) -> State {
+    if forward { State::of(own, peer) } else { State::of(peer, own) }
+}

@@ -1,0 +1,93 @@
+//! The ring buffer to the agent: one record per change of a conn.
+//!
+//! The agent polls on a timer, so records are submitted without a wake-up, which would cost as much as the packet.
+
+use aya_ebpf::{bindings::BPF_RB_NO_WAKEUP, helpers::generated::bpf_ringbuf_query};
+use lb_common::{
+    abi,
+    addr::Ipv4,
+    conn::{Conn, Direction, FlowKey},
+    counter::Counter,
+    event::{Event, EventKind},
+};
+
+use crate::{clock, count, maps::EVENTS};
+
+/// Tells the agent about a change of a conn. `key` and `own` are those of the packet's direction.
+#[inline(always)]
+pub(crate) fn conn(kind: EventKind, key: &FlowKey, own: &Conn, peer_seen: u8, peer_ack: u32) {
+    let Some(mut record) = EVENTS.reserve_untyped::<Event>(0) else {
+        count::one(Counter::EventLost);
+        return;
+    };
+    let event = record.as_mut_ptr();
+    let forward = matches!(own.dir, Direction::Forward);
+    // SAFETY: the reserved record is valid for writes; every field is written, one by one.
+    unsafe {
+        (*event).jiffies = clock::jiffies();
+        if forward {
+            write_key(&raw mut (*event).key, key.src, key.sport, key.dst, key.dport);
+            (*event).backend_addr = own.dst;
+            (*event).backend_port = own.dport;
+            (*event).client_port = own.sport;
+            (*event).forward_ack = own.ack;
+            (*event).reverse_ack = peer_ack;
+            (*event).forward_seen = own.seen;
+            (*event).reverse_seen = peer_seen;
+        } else {
+            write_key(&raw mut (*event).key, own.dst, own.dport, own.src, own.sport);
+            (*event).backend_addr = key.src;
+            (*event).backend_port = key.sport;
+            (*event).client_port = key.dport;
+            (*event).forward_ack = peer_ack;
+            (*event).reverse_ack = own.ack;
+            (*event).forward_seen = peer_seen;
+            (*event).reverse_seen = own.seen;
+        }
+        (*event).backend = own.backend;
+        (*event).service = own.service;
+        (*event).kind = kind;
+        (*event).reason = 0;
+    }
+    record.submit(u64::from(BPF_RB_NO_WAKEUP));
+}
+
+/// Tells the agent about a packet that was refused. Anyone can send such packets, so they get at most half of the ring:
+/// the changes of conns always find room.
+#[inline(always)]
+pub(crate) fn refused(kind: EventKind, key: &FlowKey, service: u16, reason: Counter) {
+    // SAFETY: the helper only reads the map.
+    let used = unsafe { bpf_ringbuf_query((&raw const EVENTS).cast_mut().cast(), 0) };
+    if used > u64::from(abi::EVENTS_BYTES / 2) {
+        return;
+    }
+    let Some(mut record) = EVENTS.reserve_untyped::<Event>(0) else { return };
+    let event = record.as_mut_ptr();
+    // SAFETY: as above.
+    unsafe {
+        (*event).jiffies = clock::jiffies();
+        write_key(&raw mut (*event).key, key.src, key.sport, key.dst, key.dport);
+        // Volatile: otherwise the compiler makes the run of zeros a call to memset, a loop over the bytes.
+        (&raw mut (*event).backend_addr).write_volatile(Ipv4::from_word(0));
+        (*event).backend_port = 0;
+        (*event).client_port = 0;
+        (&raw mut (*event).forward_ack).write_volatile(0);
+        (&raw mut (*event).reverse_ack).write_volatile(0);
+        (*event).forward_seen = 0;
+        (*event).reverse_seen = 0;
+        (*event).backend = 0;
+        (*event).service = service;
+        (*event).kind = kind;
+        (*event).reason = reason as u8;
+    }
+    record.submit(u64::from(BPF_RB_NO_WAKEUP));
+}
+
+/// # Safety
+///
+/// `to` is valid for writes.
+#[inline(always)]
+unsafe fn write_key(to: *mut FlowKey, src: Ipv4, sport: u16, dst: Ipv4, dport: u16) {
+    // SAFETY: upheld by the caller.
+    unsafe { to.write(FlowKey::tcp(src, sport, dst, dport)) };
+}

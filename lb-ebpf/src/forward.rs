@@ -1,0 +1,68 @@
+//! A packet whose conn is known: record it, rewrite it, send it on. On a hit this is all there is to do, and it asks
+//! neither the routing table nor a clock.
+
+use lb_common::{
+    conn::{Conn, Direction},
+    control::Control,
+    counter::Counter,
+    parse::Tcp,
+    seq,
+    tcp::flag,
+};
+
+use crate::{
+    Verdict, clock, count,
+    hook::Hook,
+    hop::{self, Hop},
+    nat,
+};
+
+/// Records the packet in its entry, rewrites it and sends it on.
+#[inline(always)]
+pub(crate) fn packet<H: Hook>(hook: &H, packet: &Tcp, control: &Control, conn: &mut Conn) -> Result<Verdict, Verdict> {
+    check::<H>(packet, conn.dir)?;
+    let hop = hop::ensure(hook, conn, control.hop_gen)?;
+    touch(packet, conn);
+    count::traffic(conn.backend, conn.dir, packet.ip_len);
+    // Look up first, rewrite last: from here on the packet is fully translated or dropped.
+    hook.rewrite(packet, conn).map_err(Verdict::Drop)?;
+    Ok(match hop {
+        Hop::Cached => Verdict::Send { ifindex: conn.ifindex },
+        Hop::Unresolved { ifindex, gateway } => Verdict::SendUnresolved { ifindex, gateway },
+    })
+}
+
+/// Ends packets that must not, or cannot at this hook, be translated; nothing may have been changed for them before.
+#[inline(always)]
+pub(crate) fn check<H: Hook>(packet: &Tcp, dir: Direction) -> Result<(), Verdict> {
+    if packet.fragment {
+        return Err(Verdict::Drop(Counter::Fragment));
+    }
+    if packet.ttl() <= 1 {
+        // The kernel answers a backend, whose packet it would forward. A client's packet is for an address of this
+        // host: the kernel would not look at its TTL and answer with a RST.
+        return Err(match dir {
+            Direction::Forward => Verdict::Drop(Counter::Ttl),
+            Direction::Reverse => Verdict::Pass,
+        });
+    }
+    if !H::COMPLETE && (packet.tags != 0 || nat::maybe_partial(packet)) {
+        return Err(Verdict::Defer);
+    }
+    Ok(())
+}
+
+/// Writes what this packet tells about its direction: one entry, one cache line, one writer.
+#[inline(always)]
+fn touch(packet: &Tcp, conn: &mut Conn) {
+    conn.last_seen = clock::now();
+    conn.bytes += u64::from(packet.ip_len);
+    let end = packet.seq_end();
+    if seq::after(end, conn.seq) {
+        conn.seq = end;
+    }
+    let ack = packet.ack();
+    if packet.flags & flag::ACK != 0 && seq::after(ack, conn.ack) {
+        conn.ack = ack;
+    }
+}

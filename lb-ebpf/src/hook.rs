@@ -1,0 +1,37 @@
+//! What the packet path needs from its hook. Two implement it: [`crate::xdp`] and [`crate::tc`].
+
+use core::ffi::c_void;
+
+use lb_common::{conn::Conn, counter::Counter, parse::Tcp};
+
+/// A packet at a hook of the kernel.
+pub(crate) trait Hook {
+    /// The type of the hook's actions.
+    type Action;
+    /// Leaves the packet to the kernel.
+    const PASS: Self::Action;
+    /// Ends the packet.
+    const DROP: Self::Action;
+    /// Asks for another run after a pull; [`Hook::PASS`] where the hook's frames are always linear.
+    const PULL: Self::Action;
+    /// This hook can translate whatever comes. One that cannot defers to one behind it.
+    const COMPLETE: bool;
+
+    /// The context, for helpers.
+    fn context(&self) -> *mut c_void;
+
+    /// First byte of the frame, and the byte behind its last.
+    fn bounds(&self) -> (usize, usize);
+
+    /// The interface the frame came in by.
+    fn ingress(&self) -> u32;
+
+    /// Rewrites the frame for `conn`. All checks were made: what is rewritten will be sent.
+    fn rewrite(&self, packet: &Tcp, conn: &Conn) -> Result<(), Counter>;
+
+    /// Sends the rewritten frame out of an interface.
+    fn send(&self, ifindex: u32) -> Self::Action;
+
+    /// Sends the rewritten frame to a neighbour whose link-layer address the kernel finds out.
+    fn send_unresolved(&self, ifindex: u32, gateway: u32) -> Self::Action;
+}

@@ -1,0 +1,88 @@
+//! The next hop: looked up once per direction of a conn, then cached in the entry until anything changes.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::{
+    bindings::{BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibParams},
+    helpers::generated::bpf_fib_lookup,
+};
+use lb_common::{
+    addr::MacPair,
+    conn::{Conn, Proto},
+    counter::Counter,
+    parse::Tcp,
+    word,
+};
+
+use crate::{Verdict, count, hook::Hook};
+
+/// IPv4 in `bpf_fib_lookup` and `bpf_redirect_neigh`.
+pub(crate) const AF_INET: u32 = 2;
+
+/// Where a packet of a conn leaves.
+pub(crate) enum Hop {
+    /// The entry's `macs` and `ifindex` hold the way.
+    Cached,
+    /// The neighbour's address is not known yet.
+    Unresolved {
+        /// The interface towards it.
+        ifindex: u32,
+        /// Its IP address, as a word of the packet.
+        gateway: u32,
+    },
+}
+
+/// Makes sure that the entry's next hop is of generation `hop_gen`.
+#[inline(always)]
+pub(crate) fn ensure<H: Hook>(hook: &H, conn: &mut Conn, hop_gen: u32) -> Result<Hop, Verdict> {
+    if conn.hop_gen == hop_gen {
+        return Ok(Hop::Cached);
+    }
+    resolve(hook, conn, hop_gen)
+}
+
+/// Asks the kernel's routing and neighbour tables for the translated packet's way.
+#[inline(always)]
+fn resolve<H: Hook>(hook: &H, conn: &mut Conn, hop_gen: u32) -> Result<Hop, Verdict> {
+    count::one(Counter::HopLookup);
+    let mut params = MaybeUninit::<[u64; 8]>::uninit();
+    let words = params.as_mut_ptr().cast::<u64>();
+    // Word by word and volatile: otherwise the compiler makes it a call to memset, a loop over the bytes.
+    for word in 0..size_of::<FibParams>() / 8 {
+        // SAFETY: within the array.
+        unsafe { words.add(word).write_volatile(0) };
+    }
+    let fib = words.cast::<FibParams>();
+    // SAFETY: 64 zeroed, aligned bytes are a valid `FibParams`; the helper reads and writes no more than that.
+    let (status, ifindex, gateway) = unsafe {
+        (*fib).family = AF_INET as u8;
+        (*fib).l4_protocol = Proto::Tcp as u8;
+        (*fib).sport = conn.sport.to_be();
+        (*fib).dport = conn.dport.to_be();
+        (*fib).ifindex = hook.ingress();
+        (*fib).__bindgen_anon_3.ipv4_src = conn.src.word();
+        (*fib).__bindgen_anon_4.ipv4_dst = conn.dst.word();
+        let status = bpf_fib_lookup(hook.context(), fib, size_of::<FibParams>() as i32, 0);
+        (status, (*fib).ifindex, (*fib).__bindgen_anon_4.ipv4_dst)
+    };
+    if status == i64::from(BPF_FIB_LKUP_RET_SUCCESS) {
+        // SAFETY: as above.
+        let (dst, src) = unsafe { ((*fib).dmac, (*fib).smac) };
+        conn.macs = MacPair { dst, src };
+        conn.ifindex = ifindex;
+        conn.hop_gen = hop_gen;
+        return Ok(Hop::Cached);
+    }
+    if status == i64::from(BPF_FIB_LKUP_RET_NO_NEIGH) {
+        return if H::COMPLETE { Ok(Hop::Unresolved { ifindex, gateway }) } else { Err(Verdict::Defer) };
+    }
+    Err(Verdict::Drop(Counter::NoRoute))
+}
+
+/// The addresses of an entry that has no next hop yet: those of its first frame, because writing zeros would become a
+/// call to memset. Nothing reads them before [`ensure`] has set them.
+#[inline(always)]
+pub(crate) fn unset(packet: &Tcp) -> MacPair {
+    // SAFETY: `parse` checked the Ethernet header.
+    unsafe { MacPair { dst: word::load(packet.eth), src: word::load(packet.eth.add(6)) } }
+}

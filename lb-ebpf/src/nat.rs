@@ -1,0 +1,78 @@
+//! The rewrite: addresses, ports, checksums by RFC 1624 deltas, TTL, Ethernet addresses. Never the payload.
+
+use core::mem::offset_of;
+
+use lb_common::{conn::Conn, csum, csum::Delta, parse::Tcp, word};
+use network_types::{ip::Ipv4Hdr, tcp::TcpHdr};
+
+/// The 12 bytes from the TTL to the end of the fixed IPv4 header, as they leave.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct IpTail {
+    ttl_proto: u16,
+    check: u16,
+    src: u32,
+    dst: u32,
+}
+
+/// The rewritten words of a packet.
+pub(crate) struct Plan {
+    /// The end of the IPv4 header.
+    pub(crate) ip: IpTail,
+    /// Both ports, network order.
+    pub(crate) tcp_ports: [u16; 2],
+    /// What the addresses change in any checksum that covers them.
+    pub(crate) addresses: Delta,
+    /// What the ports change in the TCP checksum.
+    pub(crate) ports: Delta,
+}
+
+impl Plan {
+    /// The words of `packet` once it is translated for `conn`.
+    #[inline(always)]
+    pub(crate) fn new(packet: &Tcp, conn: &Conn) -> Self {
+        let (src, dst) = (conn.src.word(), conn.dst.word());
+        let tcp_ports = [conn.sport.to_be(), conn.dport.to_be()];
+        let addresses = Delta::new().word32(packet.src, src).word32(packet.dst, dst);
+        let ports = Delta::new().word16(packet.sport, tcp_ports[0]).word16(packet.dport, tcp_ports[1]);
+        // SAFETY: `parse` checked the whole header.
+        let (old, check): (u16, u16) = unsafe {
+            (word::load(packet.ip.add(offset_of!(Ipv4Hdr, ttl))), word::load(packet.ip.add(offset_of!(Ipv4Hdr, check))))
+        };
+        // TTL and protocol share a word; the TTL is its first byte on the wire, and was checked to be above 1.
+        let ttl_proto = u16::from_be(old).wrapping_sub(0x0100).to_be();
+        let check = addresses.word16(old, ttl_proto).apply(check);
+        Self { ip: IpTail { ttl_proto, check, src, dst }, tcp_ports, addresses, ports }
+    }
+}
+
+/// Rewrites a packet whose TCP checksum is finished, in place.
+#[inline(always)]
+pub(crate) fn rewrite(packet: &Tcp, conn: &Conn) {
+    let plan = Plan::new(packet, conn);
+    let macs = (&raw const conn.macs).cast::<u32>();
+    // SAFETY: `parse` checked all three headers; `macs` is 12 bytes, 4-aligned.
+    unsafe {
+        let check_at = packet.tcp.add(offset_of!(TcpHdr, check));
+        let check = plan.addresses.plus(plan.ports).apply(word::load(check_at));
+        word::store(packet.eth, macs.read());
+        word::store(packet.eth.add(4), macs.add(1).read());
+        word::store(packet.eth.add(8), macs.add(2).read());
+        let tail = packet.ip.add(offset_of!(Ipv4Hdr, ttl));
+        word::store(tail, plan.ip.ttl_proto);
+        word::store(tail.add(2), plan.ip.check);
+        word::store(tail.add(4), plan.ip.src);
+        word::store(tail.add(8), plan.ip.dst);
+        word::store(packet.tcp.add(offset_of!(TcpHdr, source)), plan.tcp_ports[0]);
+        word::store(packet.tcp.add(offset_of!(TcpHdr, dest)), plan.tcp_ports[1]);
+        word::store(check_at, check);
+    }
+}
+
+/// Tells that the TCP checksum holds what a sender leaves there that counts on its device; see [`csum::maybe_partial`].
+#[inline(always)]
+pub(crate) fn maybe_partial(packet: &Tcp) -> bool {
+    // SAFETY: `parse` checked the whole header.
+    let check = unsafe { word::load(packet.tcp.add(offset_of!(TcpHdr, check))) };
+    csum::maybe_partial(check, csum::pseudo_header(packet.src, packet.dst, 6, packet.tcp_len))
+}
