@@ -18,6 +18,10 @@ pub const PROG_XDP_PASS: &str = "lb_xdp_pass";
 /// The program that tells the packet path's clock: run by the agent with `BPF_PROG_TEST_RUN`, never attached.
 pub const PROG_CLOCK: &str = "lb_clock";
 
+/// The program that removes expired conns: run by the agent with `BPF_PROG_TEST_RUN` over a list of
+/// [`crate::retire::Request`], never attached.
+pub const PROG_RETIRE: &str = "lb_retire";
+
 /// Names of the maps: at most 15 characters, the kernel cuts longer ones.
 pub mod map {
     /// [`crate::service::ServiceKey`] → [`crate::service::Service`].
@@ -34,6 +38,8 @@ pub mod map {
     pub const HALF_OPEN: &str = "half_open";
     /// Backend id → [`crate::stats::BackendStats`], per CPU.
     pub const STATS: &str = "stats";
+    /// Backend id → [`crate::backend::Load`].
+    pub const LOADS: &str = "loads";
     /// [`crate::counter::Counter`] → `u64`, per CPU.
     pub const COUNTERS: &str = "counters";
     /// 0 → [`crate::control::Control`].
@@ -42,8 +48,8 @@ pub mod map {
     pub const EVENTS: &str = "events";
 
     /// Every map that is pinned.
-    pub const ALL: [&str; 10] =
-        [SERVICES, BACKENDS, RINGS, CURSORS, CONNS, HALF_OPEN, STATS, COUNTERS, CONTROL, EVENTS];
+    pub const ALL: [&str; 11] =
+        [SERVICES, BACKENDS, RINGS, CURSORS, CONNS, HALF_OPEN, STATS, LOADS, COUNTERS, CONTROL, EVENTS];
 }
 
 /// Slots of one service's region in `rings`, twice: the agent fills the half that is not in use, then switches.
@@ -58,3 +64,5 @@ pub const MAX_BACKENDS: u32 = 1024;
 pub const MAX_CONNS: u32 = 100_000;
 /// Default number of half-open conns; `half_open` holds two entries for each.
 pub const MAX_HALF_OPEN: u32 = 65_536;
+/// The most backends a service with scheduler lc or wlc may have: the packet path compares them one by one.
+pub const MAX_LEAST_CONN: u32 = 64;

@@ -3,6 +3,7 @@
 use crate::{
     addr::Ipv4,
     layout::{byte_enum, map_type},
+    service::OnDown,
 };
 
 byte_enum! {
@@ -14,7 +15,7 @@ byte_enum! {
         Up = 1 => "up",
         /// Takes no new conns, keeps the ones it has.
         Draining = 2 => "draining",
-        /// Found dead.
+        /// Found dead; what happens to its conns is the service's `on_down`.
         Down = 3 => "down",
         /// No longer in the config; some conns still refer to it.
         Removed = 4 => "removed",
@@ -35,8 +36,18 @@ pub struct Backend {
     pub weight: u16,
     /// Its state.
     pub state: BackendState,
-    /// Always 0.
-    pub reserved: u8,
+    /// What happens to its conns while it is down.
+    pub on_down: OnDown,
 }
 
-map_type!(Backend, size = 12, enums = { state: BackendState });
+map_type!(Backend, size = 12, enums = { state: BackendState, on_down: OnDown });
+
+/// How busy a backend is. Stepped atomically when a conn is established and when it leaves that state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Load {
+    /// Established conns.
+    pub active: u64,
+}
+
+map_type!(Load, size = 8, enums = {});

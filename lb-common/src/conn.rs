@@ -111,12 +111,18 @@ pub struct Conn {
     pub created: u32,
     /// Who created the conn.
     pub origin: Origin,
-    /// Always 0.
-    pub reserved: u8,
+    /// Bits that are set once, atomically, by whoever comes first ([`once`]). Only those of the forward entry count.
+    pub once: u8,
     /// The service's id.
     pub service: u16,
     /// Bytes of IP packets in this direction.
     pub bytes: u64,
+}
+
+/// Bits of [`Conn::once`].
+pub mod once {
+    /// The conn no longer counts in its backend's load.
+    pub const UNCOUNTED: u8 = 1;
 }
 
 map_type!(Conn, size = 64, enums = { dir: Direction, origin: Origin });

@@ -1,9 +1,26 @@
 //! The few words by which the agent steers the packet path: one element, read on every packet.
 
-use crate::{addr::Ipv4, layout::map_type};
+use crate::{
+    addr::Ipv4,
+    layout::{byte_enum, map_type},
+};
 
 /// Words of the filter.
 pub const FILTER_WORDS: usize = 16;
+/// VIPs the ARP gate can guard.
+pub const MAX_VIPS: usize = 8;
+
+byte_enum! {
+    /// What the ARP gate does.
+    pub enum ArpGate {
+        /// It is not used: the kernel answers as it likes.
+        Off = 0 => "off",
+        /// This director is not Active: requests for a VIP are dropped.
+        Closed = 1 => "closed",
+        /// This director is Active: requests pass while the agent's heartbeat is fresh.
+        Open = 2 => "open",
+    }
+}
 
 /// The only element of `control`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,16 +35,40 @@ pub struct Control {
     pub clock_jiffies: u64,
     /// …`CLOCK_MONOTONIC` in nanoseconds at the same moment.
     pub clock_ns: u64,
+    /// The VIPs that the ARP gate guards; 0.0.0.0 in the places not used.
+    pub vips: [Ipv4; MAX_VIPS],
+    /// What the gate does.
+    pub arp_gate: ArpGate,
+    /// Always 0.
+    pub reserved: [u8; 3],
+    /// Jiffies after which a heartbeat is stale.
+    pub heartbeat_jiffies: u32,
+    /// Low word of the jiffies of the agent's last heartbeat.
+    pub heartbeat: u32,
+    /// Always 0.
+    pub reserved1: u32,
     /// A bit for every address and port that the packet path knows: services and backends. A packet whose source and
     /// destination both miss it is foreign, and costs no map lookup.
     pub filter: [u64; FILTER_WORDS],
 }
 
-map_type!(Control, size = 152, enums = {});
+map_type!(Control, size = 200, enums = { arp_gate: ArpGate });
 
 impl Default for Control {
     fn default() -> Self {
-        Self { hop_gen: 1, syn_recv_jiffies: 15_000, clock_jiffies: 0, clock_ns: 0, filter: [0; FILTER_WORDS] }
+        Self {
+            hop_gen: 1,
+            syn_recv_jiffies: 15_000,
+            clock_jiffies: 0,
+            clock_ns: 0,
+            vips: [Ipv4([0; 4]); MAX_VIPS],
+            arp_gate: ArpGate::Off,
+            reserved: [0; 3],
+            heartbeat_jiffies: 0,
+            heartbeat: 0,
+            reserved1: 0,
+            filter: [0; FILTER_WORDS],
+        }
     }
 }
 

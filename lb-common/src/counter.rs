@@ -28,26 +28,35 @@ byte_enum! {
         /// A helper of the kernel refused to rewrite the packet.
         RewriteFailed = 10 => "rewrite_failed",
 
+        /// A conn of a backend that is down: its sender was answered with a RST.
+        ResetDown = 11 => "reset_backend_down",
+        /// A packet of a service without a conn: its sender was answered with a RST.
+        ResetNoConn = 12 => "reset_no_conn",
+        /// An ARP request for a VIP that this director must not answer.
+        ArpGate = 13 => "arp_gate",
+
         /// A TCP header whose lengths contradict each other or the IP header: left to the kernel, which discards it.
-        Malformed = 11 => "malformed",
+        Malformed = 14 => "malformed",
         /// A conn was opened: its SYN was forwarded.
-        Opened = 12 => "conns_opened",
+        Opened = 15 => "conns_opened",
         /// A conn's handshake completed.
-        Established = 13 => "conns_established",
+        Established = 16 => "conns_established",
         /// A SYN was sent again.
-        SynAgain = 14 => "syn_again",
+        SynAgain = 17 => "syn_again",
         /// A SYN took over the flow key of a closed conn.
-        Reused = 15 => "keys_reused",
+        Reused = 18 => "keys_reused",
         /// A conn got another source port towards the backend.
-        PortRemapped = 16 => "ports_remapped",
+        PortRemapped = 19 => "ports_remapped",
         /// A RST outside the sequence: forwarded, but the conn stays.
-        BlindRst = 17 => "rst_implausible",
+        BlindRst = 20 => "rst_implausible",
         /// A next hop was looked up.
-        HopLookup = 18 => "hop_lookups",
+        HopLookup = 21 => "hop_lookups",
         /// A packet was left to the TC program behind XDP, untouched.
-        Deferred = 19 => "deferred_to_tc",
+        Deferred = 22 => "deferred_to_tc",
         /// The event ring was full: the agent must scan the tables.
-        EventLost = 20 => "events_lost",
+        EventLost = 23 => "events_lost",
+        /// An ICMP error about a packet of a conn was translated.
+        IcmpError = 24 => "icmp_errors",
     }
 }
 

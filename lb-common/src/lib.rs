@@ -18,6 +18,7 @@ pub mod csum;
 pub mod event;
 mod layout;
 pub mod parse;
+pub mod retire;
 pub mod seq;
 pub mod service;
 pub mod stats;

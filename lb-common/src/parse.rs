@@ -6,7 +6,7 @@
 
 use core::mem::offset_of;
 
-use network_types::{eth::EthHdr, ip::Ipv4Hdr, tcp::TcpHdr, vlan::VlanHdr};
+use network_types::{arp::ArpHdr, eth::EthHdr, ip::Ipv4Hdr, tcp::TcpHdr, vlan::VlanHdr};
 
 use crate::{
     addr::Ipv4,
@@ -15,6 +15,7 @@ use crate::{
 };
 
 const ETH_P_IP: u16 = 0x0800_u16.to_be();
+const ETH_P_ARP: u16 = 0x0806_u16.to_be();
 const ETH_P_8021Q: u16 = 0x8100_u16.to_be();
 const ETH_P_8021AD: u16 = 0x88a8_u16.to_be();
 /// More fragments follow, or this is not the first one.
@@ -25,6 +26,11 @@ const IP_OFFSET: u16 = 0x1fff_u16.to_be();
 pub enum Parsed {
     /// A TCP segment over IPv4 with complete headers.
     Tcp(Tcp),
+    /// A request for the link-layer address of an IPv4 address (RFC 826).
+    ArpRequest {
+        /// The address asked for, as loaded.
+        target: u32,
+    },
     /// Nothing this packet path translates.
     Foreign,
     /// The frame ends before its headers do.
@@ -146,7 +152,8 @@ pub unsafe fn parse(start: usize, end: usize) -> Parsed {
         }
     }
     if ether_type != ETH_P_IP {
-        return Parsed::Foreign;
+        // SAFETY: the tags were checked.
+        return if ether_type == ETH_P_ARP { unsafe { arp(eth, tags, end) } } else { Parsed::Foreign };
     }
     // SAFETY: the tags were checked.
     unsafe { ipv4(eth, tags, end) }
@@ -214,6 +221,26 @@ unsafe fn ipv4(eth: *mut u8, tags: u8, end: usize) -> Parsed {
         payload: (tcp_len - header) as u16,
     })
 }
+
+/// Reads an ARP packet for IPv4 over Ethernet behind `tags` VLAN tags.
+///
+/// # Safety
+///
+/// As for [`ipv4`].
+#[inline(always)]
+unsafe fn arp(eth: *mut u8, tags: u8, end: usize) -> Parsed {
+    // SAFETY: within the frame or at its end.
+    let arp = unsafe { eth.add(EthHdr::LEN + usize::from(tags) * VlanHdr::LEN) };
+    if arp as usize + ArpHdr::LEN > end {
+        return Parsed::Short;
+    }
+    // SAFETY: checked.
+    let (op, target): (u16, u32) =
+        unsafe { (word::load(arp.add(offset_of!(ArpHdr, oper))), word::load(arp.add(offset_of!(ArpHdr, tpa)))) };
+    if op == ARP_REQUEST { Parsed::ArpRequest { target } } else { Parsed::Foreign }
+}
+
+const ARP_REQUEST: u16 = 1_u16.to_be();
 
 /// Offset of the byte with the data offset (upper four bits, in words).
 const TCP_OFFSET: usize = offset_of!(TcpHdr, ack_seq) + 4;

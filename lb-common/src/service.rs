@@ -37,6 +37,16 @@ byte_enum! {
     }
 }
 
+byte_enum! {
+    /// What happens to the conns of a backend that is down.
+    pub enum OnDown {
+        /// Both ends are reset, so that pools reconnect at once.
+        Rst = 0 => "rst",
+        /// They stay; the backend may come back.
+        Keep = 1 => "keep",
+    }
+}
+
 /// The address clients connect to. Port in host order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]

@@ -9,7 +9,7 @@ use lb_common::{
     tcp::{self, State, flag},
 };
 
-use crate::{count, events, maps::CONNS};
+use crate::{count, events, load, maps::CONNS};
 
 /// What such a packet means.
 #[derive(PartialEq, Eq)]
@@ -24,7 +24,8 @@ pub(crate) enum Outcome {
 #[inline(always)]
 pub(crate) fn note(packet: &Tcp, key: &FlowKey, conn: &mut Conn) -> Outcome {
     let forward = matches!(conn.dir, Direction::Forward);
-    let (peer_seen, peer_ack) = match CONNS.get_ptr(&conn.other_key()) {
+    let other = CONNS.get_ptr_mut(&conn.other_key());
+    let (peer_seen, peer_ack) = match other {
         // SAFETY: the other entry is only read; it is written by packets of its own direction.
         Some(other) => unsafe { ((*other).seen, (*other).ack) },
         None => (0, conn.seq),
@@ -36,7 +37,7 @@ pub(crate) fn note(packet: &Tcp, key: &FlowKey, conn: &mut Conn) -> Outcome {
             count::one(Counter::Reused);
             events::conn(EventKind::Replaced, key, conn, peer_seen, peer_ack);
             let other_key = conn.other_key();
-            drop((CONNS.remove(key), CONNS.remove(&other_key)));
+            let _ = (CONNS.remove(key), CONNS.remove(&other_key));
             return Outcome::Replaced;
         }
         return Outcome::Continue;
@@ -50,6 +51,13 @@ pub(crate) fn note(packet: &Tcp, key: &FlowKey, conn: &mut Conn) -> Outcome {
     conn.seen = tcp::note(conn.seen, peer_seen, flags, forward);
     let after = state(forward, conn.seen, peer_seen);
     if after != before {
+        if before.is_active() {
+            let forward_entry = if forward { Some(&raw mut *conn) } else { other };
+            if let Some(entry) = forward_entry {
+                // SAFETY: that it is.
+                unsafe { load::uncount(entry) };
+            }
+        }
         let kind = if matches!(after, State::TimeWait | State::Close) { EventKind::Closed } else { EventKind::Closing };
         events::conn(kind, key, conn, peer_seen, peer_ack);
     }

@@ -9,12 +9,12 @@ use lb_common::{
 };
 
 use crate::{
-    Verdict,
+    Verdict, arp,
     closing::{self, Outcome},
     count, forward,
     hook::Hook,
     maps::{CONNS, CONTROL},
-    opening,
+    opening, reset,
 };
 
 /// Translates a packet of a service or a backend; leaves every other packet untouched.
@@ -24,6 +24,7 @@ pub(crate) fn run<H: Hook>(hook: &H) -> Verdict {
     // SAFETY: the bounds are the frame's, as the hook gives them.
     match unsafe { parse(start, end) } {
         Parsed::Tcp(packet) => translate(hook, &packet).unwrap_or_else(|verdict| verdict),
+        Parsed::ArpRequest { target } => arp::request(target),
         Parsed::Foreign => Verdict::Pass,
         Parsed::Short => Verdict::Pull,
         Parsed::Malformed => {
@@ -52,6 +53,17 @@ fn translate<H: Hook>(hook: &H, packet: &Tcp) -> Result<Verdict, Verdict> {
     // meanwhile may be taken by a new conn, which survives what this packet then writes: its own next packet
     // overwrites it.
     forward::packet(hook, packet, control, unsafe { &mut *conn })
+}
+
+/// Answers the packet with a RST.
+#[inline(always)]
+pub(crate) fn reset<H: Hook>(hook: &H) -> H::Action {
+    let (start, end) = hook.bounds();
+    // SAFETY: as in `run`.
+    match unsafe { parse(start, end) } {
+        Parsed::Tcp(packet) if reset::write(hook, &packet) => hook.reflect(),
+        _ => H::DROP,
+    }
 }
 
 /// Neither end is a service or a backend.

@@ -29,6 +29,12 @@ pub(crate) trait Hook {
     /// Rewrites the frame for `conn`. All checks were made: what is rewritten will be sent.
     fn rewrite(&self, packet: &Tcp, conn: &Conn) -> Result<(), Counter>;
 
+    /// Cuts the frame to `len` bytes; pointers into it are void after that.
+    fn resize(&self, len: u32) -> bool;
+
+    /// Sends the frame back out of the interface it came in by.
+    fn reflect(&self) -> Self::Action;
+
     /// Sends the rewritten frame out of an interface.
     fn send(&self, ifindex: u32) -> Self::Action;
 

@@ -8,13 +8,15 @@ use aya_ebpf::{
 };
 use lb_common::{
     addr::MacPair,
+    backend::BackendState,
     conn::{Conn, Proto},
     counter::Counter,
     parse::Tcp,
+    service::OnDown,
     word,
 };
 
-use crate::{Verdict, count, hook::Hook};
+use crate::{Verdict, count, hook::Hook, maps::BACKENDS};
 
 /// IPv4 in `bpf_fib_lookup` and `bpf_redirect_neigh`.
 pub(crate) const AF_INET: u32 = 2;
@@ -42,8 +44,16 @@ pub(crate) fn ensure<H: Hook>(hook: &H, conn: &mut Conn, hop_gen: u32) -> Result
 }
 
 /// Asks the kernel's routing and neighbour tables for the translated packet's way.
+///
+/// The agent raises the generation when a backend goes down, too: so every conn comes here once, and the hot path need
+/// not look at the backend.
 #[inline(always)]
 fn resolve<H: Hook>(hook: &H, conn: &mut Conn, hop_gen: u32) -> Result<Hop, Verdict> {
+    if let Some(backend) = BACKENDS.get(u32::from(conn.backend))
+        && matches!((backend.state, backend.on_down), (BackendState::Down, OnDown::Rst))
+    {
+        return Err(Verdict::Reset(Counter::ResetDown));
+    }
     count::one(Counter::HopLookup);
     let mut params = MaybeUninit::<[u64; 8]>::uninit();
     let words = params.as_mut_ptr().cast::<u64>();

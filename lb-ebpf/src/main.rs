@@ -11,6 +11,7 @@
     reason = "the program macros wrap the documented function in one without docs"
 )]
 
+mod arp;
 mod atomic;
 mod clock;
 mod closing;
@@ -20,9 +21,12 @@ mod events;
 mod forward;
 mod hook;
 mod hop;
+mod load;
 mod maps;
 mod nat;
 mod opening;
+mod reset;
+mod retire;
 mod schedule;
 mod tc;
 mod xdp;
@@ -46,6 +50,8 @@ pub(crate) enum Verdict {
     Pull,
     /// Nowhere, for this reason.
     Drop(Counter),
+    /// Back to its sender as a RST, for this reason.
+    Reset(Counter),
     /// Translated, to the neighbour whose addresses are in the frame.
     Send {
         /// The interface it leaves by.
@@ -73,6 +79,10 @@ fn act<H: Hook>(hook: &H) -> H::Action {
         Verdict::Drop(reason) => {
             count::one(reason);
             H::DROP
+        }
+        Verdict::Reset(reason) => {
+            count::one(reason);
+            datapath::reset(hook)
         }
         Verdict::Send { ifindex } => hook.send(ifindex),
         Verdict::SendUnresolved { ifindex, gateway } => hook.send_unresolved(ifindex, gateway),
@@ -119,6 +129,12 @@ pub fn lb_xdp_pass(_: XdpContext) -> u32 {
 pub fn lb_clock(_: XdpContext) -> u32 {
     clock::publish();
     xdp_action::XDP_PASS
+}
+
+/// Removes the expired conns that the frame names. The agent runs it by `BPF_PROG_TEST_RUN`; it is never attached.
+#[xdp]
+pub fn lb_retire(ctx: XdpContext) -> u32 {
+    retire::batch(&ctx)
 }
 
 /// Never reached: a panic that the compiler could not remove makes the verifier refuse the object, as it should.

@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use lb_common::{
     abi,
-    backend::Backend,
+    backend::{Backend, Load},
     conn::{Conn, FlowKey},
     control::Control,
     counter::Counter,
@@ -43,6 +43,10 @@ pub(crate) static HALF_OPEN: LruHashMap<FlowKey, Conn, { 2 * abi::MAX_HALF_OPEN 
 /// Backend id → traffic. Counted per CPU, summed by the agent.
 #[btf_map(name = "stats")]
 pub(crate) static STATS: PerCpuArray<BackendStats, { abi::MAX_BACKENDS as usize }> = PerCpuArray::new();
+
+/// Backend id → how busy it is. Stepped atomically when a conn becomes or stops being established.
+#[btf_map(name = "loads")]
+pub(crate) static LOADS: Array<Load, { abi::MAX_BACKENDS as usize }> = Array::new();
 
 /// [`Counter`] → count, per CPU.
 #[btf_map(name = "counters")]

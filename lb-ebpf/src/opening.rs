@@ -10,14 +10,14 @@ use lb_common::{
     counter::Counter,
     event::EventKind,
     parse::Tcp,
-    service::{Service, ServiceKey},
+    service::{NoConn, Service, ServiceKey},
     tcp::flag,
 };
 
 use crate::{
     Verdict, clock, closing, count, events, forward,
     hook::Hook,
-    hop,
+    hop, load,
     maps::{BACKENDS, CONNS, HALF_OPEN, SERVICES},
     schedule,
 };
@@ -71,17 +71,24 @@ fn for_service(packet: &Tcp, control: &Control, key: &FlowKey, service: &Service
                 Step::Forward => return Ok(conn),
                 Step::Complete => return complete(packet, key, service, conn, &other_key),
                 Step::Refuse => return Err(Verdict::Drop(Counter::BadHandshake)),
-                Step::Restart => drop((HALF_OPEN.remove(key), HALF_OPEN.remove(&other_key))),
+                Step::Restart => {
+                    let _ = (HALF_OPEN.remove(key), HALF_OPEN.remove(&other_key));
+                }
             },
             // The other entry was evicted: the backend's answers could not find their way.
-            None => drop(HALF_OPEN.remove(key)),
+            None => {
+                let _ = HALF_OPEN.remove(key);
+            }
         }
     }
     if packet.flags & (SYN_ACK | flag::RST | flag::FIN) == flag::SYN {
         return open(packet, key, service);
     }
     events::refused(EventKind::Miss, key, service.id, Counter::NoConn);
-    Err(Verdict::Drop(Counter::NoConn))
+    Err(match service.no_conn {
+        NoConn::Rst if packet.flags & flag::RST == 0 => Verdict::Reset(Counter::ResetNoConn),
+        _ => Verdict::Drop(Counter::NoConn),
+    })
 }
 
 /// What a client's packet means for its half-open conn.
@@ -136,16 +143,17 @@ fn complete(
     let moved = unsafe { CONNS.insert(other_key, &*other, BPF_NOEXIST) };
     if moved.is_err() || CONNS.insert(key, &*conn, BPF_NOEXIST).is_err() {
         if moved.is_ok() {
-            drop(CONNS.remove(other_key));
+            let _ = CONNS.remove(other_key);
         }
         events::refused(EventKind::Refused, key, service.id, Counter::TableFull);
         return Err(Verdict::Drop(Counter::TableFull));
     }
     count::one(Counter::Established);
+    load::count(conn.backend);
     // SAFETY: as above.
     let (peer_seen, peer_ack) = unsafe { ((*other).seen, (*other).ack) };
     events::conn(EventKind::Established, key, conn, peer_seen, peer_ack);
-    drop((HALF_OPEN.remove(key), HALF_OPEN.remove(other_key)));
+    let _ = (HALF_OPEN.remove(key), HALF_OPEN.remove(other_key));
     let conn = CONNS.get_ptr_mut(key).ok_or(Verdict::Drop(Counter::NoConn))?;
     if packet.flags & flag::STATE != 0 {
         // A client may close with the packet that completes the handshake.
@@ -180,7 +188,7 @@ fn open(packet: &Tcp, key: &FlowKey, service: &Service) -> Result<*mut Conn, Ver
         seq: 0,
         created: now,
         origin: Origin::Local,
-        reserved: 0,
+        once: 0,
         service: service.id,
         bytes: 0,
     };
@@ -207,7 +215,7 @@ fn open(packet: &Tcp, key: &FlowKey, service: &Service) -> Result<*mut Conn, Ver
     entry.ack = 0;
     entry.seq = packet.seq_end();
     if HALF_OPEN.insert(key, &entry, BPF_ANY).is_err() {
-        drop(HALF_OPEN.remove(&other_key));
+        let _ = HALF_OPEN.remove(&other_key);
         return Err(Verdict::Drop(Counter::HalfOpenFull));
     }
     count::opened(id);

@@ -9,7 +9,8 @@ use core::{ffi::c_void, mem::offset_of};
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_PSEUDO_HDR, bpf_redir_neigh},
     helpers::generated::{
-        bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_store_bytes, bpf_skb_vlan_pop,
+        bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_change_tail, bpf_skb_store_bytes,
+        bpf_skb_vlan_pop,
     },
 };
 use lb_common::{conn::Conn, counter::Counter, parse::Tcp};
@@ -116,6 +117,17 @@ impl Hook for Tc {
             }
         }
         Ok(())
+    }
+
+    #[inline(always)]
+    fn resize(&self, len: u32) -> bool {
+        // SAFETY: the helper checks the length.
+        unsafe { bpf_skb_change_tail(self.skb, len, 0) == 0 }
+    }
+
+    #[inline(always)]
+    fn reflect(&self) -> i32 {
+        self.send(self.ingress())
     }
 
     #[inline(always)]

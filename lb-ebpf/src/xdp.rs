@@ -5,7 +5,12 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::{EbpfContext as _, bindings::xdp_action, helpers::generated::bpf_redirect, programs::XdpContext};
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::xdp_action,
+    helpers::generated::{bpf_redirect, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
+    programs::XdpContext,
+};
 use lb_common::{conn::Conn, counter::Counter, parse::Tcp};
 
 use crate::{hook::Hook, nat};
@@ -47,6 +52,18 @@ impl Hook for Xdp<'_> {
     fn rewrite(&self, packet: &Tcp, conn: &Conn) -> Result<(), Counter> {
         nat::rewrite(packet, conn);
         Ok(())
+    }
+
+    #[inline(always)]
+    fn resize(&self, len: u32) -> bool {
+        let ctx = self.ctx.ctx;
+        // SAFETY: the helpers take the context and check the length.
+        unsafe { bpf_xdp_adjust_tail(ctx, len as i32 - bpf_xdp_get_buff_len(ctx) as i32) == 0 }
+    }
+
+    #[inline(always)]
+    fn reflect(&self) -> u32 {
+        xdp_action::XDP_TX
     }
 
     #[inline(always)]

@@ -1,0 +1,40 @@
+//! How many established conns a backend has: exact, because every conn is counted once and uncounted once.
+
+use core::mem::offset_of;
+
+use lb_common::conn::{Conn, once};
+
+use crate::{atomic, maps::LOADS};
+
+/// Counts a conn that was just established.
+#[inline(always)]
+pub(crate) fn count(backend: u16) {
+    if let Some(load) = LOADS.get_ptr_mut(u32::from(backend)) {
+        // SAFETY: an aligned word of an array element.
+        unsafe { atomic::fetch_add(&raw mut (*load).active, 1) };
+    }
+}
+
+/// Uncounts a conn that is no longer established. Packets of both directions and the sweep may come here at the same
+/// moment: the first one to set the bit does it.
+///
+/// # Safety
+///
+/// `forward` is the conn's forward entry.
+#[inline(always)]
+pub(crate) unsafe fn uncount(forward: *mut Conn) {
+    // The atomic works on words: this is the one that holds `once`.
+    const WORD: usize = offset_of!(Conn, once) & !7;
+    const BIT: u64 = (once::UNCOUNTED as u64) << (8 * (offset_of!(Conn, once) & 7));
+    // SAFETY: within the entry, and aligned.
+    let before = unsafe { atomic::fetch_or(forward.cast::<u8>().add(WORD).cast(), BIT) };
+    if before & BIT != 0 {
+        return;
+    }
+    // SAFETY: upheld by the caller.
+    let backend = unsafe { (*forward).backend };
+    if let Some(load) = LOADS.get_ptr_mut(u32::from(backend)) {
+        // SAFETY: an aligned word of an array element. Adding -1 subtracts.
+        unsafe { atomic::fetch_add(&raw mut (*load).active, u64::MAX) };
+    }
+}

@@ -1,0 +1,85 @@
+//! A RST in answer to a packet, made of the packet itself (RFC 9293 §3.10.7.1).
+//!
+//! The answer's sequence number is what the packet's sender acknowledged, so it stands exactly where the sender waits
+//! (RFC 5961 §3.2) and is believed. It leaves the way the packet came: no route is asked.
+
+use lb_common::{
+    csum::{fold, pseudo_header},
+    parse::Tcp,
+    tcp::flag,
+    word,
+};
+
+use crate::{hook::Hook, nat};
+
+/// Ethernet, IPv4 and TCP without options.
+pub(crate) const FRAME: u32 = 14 + 20 + 20;
+
+/// Turns the frame into the answer; `false` if the kernel would not let it be shortened.
+#[inline(always)]
+pub(crate) fn write<H: Hook>(hook: &H, packet: &Tcp) -> bool {
+    if packet.tags != 0 {
+        return false;
+    }
+    let unfinished = H::COMPLETE && nat::maybe_partial(packet);
+    // SAFETY: `parse` checked the Ethernet header.
+    let (dst_head, dst_tail, src_head, src_tail): (u32, u16, u32, u16) = unsafe {
+        (
+            word::load(packet.eth.add(6)),
+            word::load(packet.eth.add(10)),
+            word::load(packet.eth),
+            word::load(packet.eth.add(4)),
+        )
+    };
+    // Without an ACK there is no number to reset at: acknowledge the packet instead.
+    let (seq, ack, flags) = if packet.flags & flag::ACK != 0 {
+        (packet.ack().to_be(), 0, flag::RST)
+    } else {
+        (0, packet.seq_end().to_be(), flag::RST | flag::ACK)
+    };
+    let (src, dst, sport, dport) = (packet.dst, packet.src, packet.dport, packet.sport);
+    if !hook.resize(FRAME) {
+        return false;
+    }
+    let (start, end) = hook.bounds();
+    if start + FRAME as usize > end {
+        return false;
+    }
+    let frame = start as *mut u8;
+    // Version 4, 20 bytes of header; length 40; don't fragment; TTL 64, TCP.
+    let ip = [0x4500_u16.to_be(), 40_u16.to_be(), 0, 0x4000_u16.to_be(), 0x4006_u16.to_be()];
+    let ip_sum = u64::from(ip[0]) + u64::from(ip[1]) + u64::from(ip[3]) + u64::from(ip[4]);
+    let offset_flags = (0x5000 | u16::from(flags)).to_be();
+    let pseudo = pseudo_header(src, dst, 6, 20);
+    let tcp_sum = u64::from(pseudo)
+        + u64::from(sport)
+        + u64::from(dport)
+        + u64::from(seq)
+        + u64::from(ack)
+        + u64::from(offset_flags);
+    // SAFETY: all 54 bytes were checked just before.
+    unsafe {
+        word::store(frame, dst_head);
+        word::store(frame.add(4), dst_tail);
+        word::store(frame.add(6), src_head);
+        word::store(frame.add(10), src_tail);
+        word::store(frame.add(14), ip[0]);
+        word::store(frame.add(16), ip[1]);
+        word::store(frame.add(18), ip[2]);
+        word::store(frame.add(20), ip[3]);
+        word::store(frame.add(22), ip[4]);
+        word::store(frame.add(24), !fold(ip_sum + u64::from(src) + u64::from(dst)));
+        word::store(frame.add(26), src);
+        word::store(frame.add(30), dst);
+        word::store(frame.add(34), sport);
+        word::store(frame.add(36), dport);
+        word::store(frame.add(38), seq);
+        word::store(frame.add(42), ack);
+        word::store(frame.add(46), offset_flags);
+        word::store(frame.add(48), 0_u16);
+        // What the buffer says about the checksum outlives the rewrite: keep the field to it.
+        word::store(frame.add(50), if unfinished { pseudo } else { !fold(tcp_sum) });
+        word::store(frame.add(52), 0_u16);
+    }
+    true
+}
