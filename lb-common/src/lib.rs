@@ -16,6 +16,7 @@ pub mod control;
 pub mod counter;
 pub mod csum;
 pub mod event;
+pub mod icmp;
 mod layout;
 pub mod parse;
 pub mod retire;

@@ -11,6 +11,7 @@ use network_types::{arp::ArpHdr, eth::EthHdr, ip::Ipv4Hdr, tcp::TcpHdr, vlan::Vl
 use crate::{
     addr::Ipv4,
     conn::{FlowKey, Proto},
+    icmp::{self, IcmpError},
     word,
 };
 
@@ -18,6 +19,7 @@ const ETH_P_IP: u16 = 0x0800_u16.to_be();
 const ETH_P_ARP: u16 = 0x0806_u16.to_be();
 const ETH_P_8021Q: u16 = 0x8100_u16.to_be();
 const ETH_P_8021AD: u16 = 0x88a8_u16.to_be();
+const IPPROTO_ICMP: u8 = 1;
 /// More fragments follow, or this is not the first one.
 const IP_MF: u16 = 0x2000_u16.to_be();
 const IP_OFFSET: u16 = 0x1fff_u16.to_be();
@@ -26,6 +28,8 @@ const IP_OFFSET: u16 = 0x1fff_u16.to_be();
 pub enum Parsed {
     /// A TCP segment over IPv4 with complete headers.
     Tcp(Tcp),
+    /// An ICMP error about a TCP segment.
+    IcmpError(IcmpError),
     /// A request for the link-layer address of an IPv4 address (RFC 826).
     ArpRequest {
         /// The address asked for, as loaded.
@@ -176,12 +180,17 @@ unsafe fn ipv4(eth: *mut u8, tags: u8, end: usize) -> Parsed {
         (word::load(ip), word::load(ip.add(offset_of!(Ipv4Hdr, proto))), word::load(ip.add(offset_of!(Ipv4Hdr, frags))))
     };
     // A later fragment carries no ports: the kernel forwards or reassembles it as it would without us.
-    if vihl & 0xf0 != 0x40 || proto != Proto::Tcp as u8 || frags & IP_OFFSET != 0 {
+    let known = proto == Proto::Tcp as u8 || proto == IPPROTO_ICMP;
+    if vihl & 0xf0 != 0x40 || !known || frags & IP_OFFSET != 0 {
         return Parsed::Foreign;
     }
     let ihl = usize::from(vihl & 0xf) * 4;
     if ihl < Ipv4Hdr::LEN {
         return Parsed::Malformed;
+    }
+    if proto == IPPROTO_ICMP {
+        // SAFETY: the fixed part of the header was checked.
+        return unsafe { icmp::parse(eth, ip, ihl, tags, end) };
     }
     // SAFETY: at most 60 bytes on, and checked before it is read.
     let tcp = unsafe { ip.add(ihl) };

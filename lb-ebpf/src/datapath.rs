@@ -14,7 +14,7 @@ use crate::{
     count, forward,
     hook::Hook,
     maps::{CONNS, CONTROL},
-    opening, reset,
+    opening,
 };
 
 /// Translates a packet of a service or a backend; leaves every other packet untouched.
@@ -24,6 +24,7 @@ pub(crate) fn run<H: Hook>(hook: &H) -> Verdict {
     // SAFETY: the bounds are the frame's, as the hook gives them.
     match unsafe { parse(start, end) } {
         Parsed::Tcp(packet) => translate(hook, &packet).unwrap_or_else(|verdict| verdict),
+        Parsed::IcmpError(_) => Verdict::Icmp,
         Parsed::ArpRequest { target } => arp::request(target),
         Parsed::Foreign => Verdict::Pass,
         Parsed::Short => Verdict::Pull,
@@ -55,20 +56,9 @@ fn translate<H: Hook>(hook: &H, packet: &Tcp) -> Result<Verdict, Verdict> {
     forward::packet(hook, packet, control, unsafe { &mut *conn })
 }
 
-/// Answers the packet with a RST.
-#[inline(always)]
-pub(crate) fn reset<H: Hook>(hook: &H) -> H::Action {
-    let (start, end) = hook.bounds();
-    // SAFETY: as in `run`.
-    match unsafe { parse(start, end) } {
-        Parsed::Tcp(packet) if reset::write(hook, &packet) => hook.reflect(),
-        _ => H::DROP,
-    }
-}
-
 /// Neither end is a service or a backend.
 #[inline(always)]
-fn is_foreign(control: &Control, key: &FlowKey) -> bool {
+pub(crate) fn is_foreign(control: &Control, key: &FlowKey) -> bool {
     !admitted(control, filter_bit(key.dst.word(), key.dport))
         && !admitted(control, filter_bit(key.src.word(), key.sport))
 }

@@ -10,12 +10,7 @@ use lb_common::{
     tcp::flag,
 };
 
-use crate::{
-    Verdict, clock, count,
-    hook::Hook,
-    hop::{self, Hop},
-    nat,
-};
+use crate::{Verdict, clock, count, hook::Hook, hop, nat};
 
 /// Records the packet in its entry, rewrites it and sends it on.
 #[inline(always)]
@@ -26,10 +21,8 @@ pub(crate) fn packet<H: Hook>(hook: &H, packet: &Tcp, control: &Control, conn: &
     count::traffic(conn.backend, conn.dir, packet.ip_len);
     // Look up first, rewrite last: from here on the packet is fully translated or dropped.
     hook.rewrite(packet, conn).map_err(Verdict::Drop)?;
-    Ok(match hop {
-        Hop::Cached => Verdict::Send { ifindex: conn.ifindex },
-        Hop::Unresolved { ifindex, gateway } => Verdict::SendUnresolved { ifindex, gateway },
-    })
+    hook.readdress(packet.eth, packet.tags, conn).map_err(Verdict::Drop)?;
+    Ok(hop.verdict())
 }
 
 /// Ends packets that must not, or cannot at this hook, be translated; nothing may have been changed for them before.
@@ -39,17 +32,23 @@ pub(crate) fn check<H: Hook>(packet: &Tcp, dir: Direction) -> Result<(), Verdict
         return Err(Verdict::Drop(Counter::Fragment));
     }
     if packet.ttl() <= 1 {
-        // The kernel answers a backend, whose packet it would forward. A client's packet is for an address of this
-        // host: the kernel would not look at its TTL and answer with a RST.
-        return Err(match dir {
-            Direction::Forward => Verdict::Drop(Counter::Ttl),
-            Direction::Reverse => Verdict::Pass,
-        });
+        return Err(out_of_time(dir));
     }
     if !H::COMPLETE && (packet.tags != 0 || nat::maybe_partial(packet)) {
         return Err(Verdict::Defer);
     }
     Ok(())
+}
+
+/// The end of a packet whose time to live ran out.
+#[inline(always)]
+pub(crate) fn out_of_time(dir: Direction) -> Verdict {
+    match dir {
+        // It is for an address of this host: the kernel would not look at its TTL and answer with a RST.
+        Direction::Forward => Verdict::Drop(Counter::Ttl),
+        // The kernel would forward it: it answers with an ICMP error.
+        Direction::Reverse => Verdict::Pass,
+    }
 }
 
 /// Writes what this packet tells about its direction: one entry, one cache line, one writer.

@@ -12,8 +12,13 @@ pub(crate) trait Hook {
     const PASS: Self::Action;
     /// Ends the packet.
     const DROP: Self::Action;
-    /// Asks for another run after a pull; [`Hook::PASS`] where the hook's frames are always linear.
+    /// Not an action of the kernel: asks the entry point for another run after a pull; [`Hook::PASS`] where the hook's
+    /// headers are always linear.
     const PULL: Self::Action;
+    /// Not an action of the kernel: asks the entry point for [`crate::icmp`].
+    const ICMP: Self::Action;
+    /// Not an action of the kernel: asks the entry point for [`crate::reset`].
+    const RESET: Self::Action;
     /// This hook can translate whatever comes. One that cannot defers to one behind it.
     const COMPLETE: bool;
 
@@ -26,8 +31,12 @@ pub(crate) trait Hook {
     /// The interface the frame came in by.
     fn ingress(&self) -> u32;
 
-    /// Rewrites the frame for `conn`. All checks were made: what is rewritten will be sent.
+    /// Rewrites IPv4 and TCP for `conn`. All checks were made: what is rewritten will be sent.
     fn rewrite(&self, packet: &Tcp, conn: &Conn) -> Result<(), Counter>;
+
+    /// Writes the Ethernet addresses of the next hop and takes the VLAN tags of this segment off. Pointers are void
+    /// after that.
+    fn readdress(&self, eth: *mut u8, tags: u8, conn: &Conn) -> Result<(), Counter>;
 
     /// Cuts the frame to `len` bytes; pointers into it are void after that.
     fn resize(&self, len: u32) -> bool;

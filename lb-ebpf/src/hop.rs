@@ -22,23 +22,27 @@ use crate::{Verdict, count, hook::Hook, maps::BACKENDS};
 pub(crate) const AF_INET: u32 = 2;
 
 /// Where a packet of a conn leaves.
-pub(crate) enum Hop {
-    /// The entry's `macs` and `ifindex` hold the way.
-    Cached,
-    /// The neighbour's address is not known yet.
-    Unresolved {
-        /// The interface towards it.
-        ifindex: u32,
-        /// Its IP address, as a word of the packet.
-        gateway: u32,
-    },
+pub(crate) struct Hop {
+    ifindex: u32,
+    /// The neighbour that the kernel has yet to ask for its address, as a word of the packet; 0: `macs` of the entry
+    /// is right. (Both fields always have a value: the verifier refuses to spill one that has none.)
+    gateway: u32,
+}
+
+impl Hop {
+    /// The verdict that sends a rewritten packet there.
+    #[inline(always)]
+    pub(crate) fn verdict(self) -> Verdict {
+        let Self { ifindex, gateway } = self;
+        if gateway == 0 { Verdict::Send { ifindex } } else { Verdict::SendUnresolved { ifindex, gateway } }
+    }
 }
 
 /// Makes sure that the entry's next hop is of generation `hop_gen`.
 #[inline(always)]
 pub(crate) fn ensure<H: Hook>(hook: &H, conn: &mut Conn, hop_gen: u32) -> Result<Hop, Verdict> {
     if conn.hop_gen == hop_gen {
-        return Ok(Hop::Cached);
+        return Ok(Hop { ifindex: conn.ifindex, gateway: 0 });
     }
     resolve(hook, conn, hop_gen)
 }
@@ -81,10 +85,10 @@ fn resolve<H: Hook>(hook: &H, conn: &mut Conn, hop_gen: u32) -> Result<Hop, Verd
         conn.macs = MacPair { dst, src };
         conn.ifindex = ifindex;
         conn.hop_gen = hop_gen;
-        return Ok(Hop::Cached);
+        return Ok(Hop { ifindex, gateway: 0 });
     }
     if status == i64::from(BPF_FIB_LKUP_RET_NO_NEIGH) {
-        return if H::COMPLETE { Ok(Hop::Unresolved { ifindex, gateway }) } else { Err(Verdict::Defer) };
+        return if H::COMPLETE { Ok(Hop { ifindex, gateway }) } else { Err(Verdict::Defer) };
     }
     Err(Verdict::Drop(Counter::NoRoute))
 }

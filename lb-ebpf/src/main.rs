@@ -21,6 +21,7 @@ mod events;
 mod forward;
 mod hook;
 mod hop;
+mod icmp;
 mod load;
 mod maps;
 mod nat;
@@ -32,7 +33,7 @@ mod tc;
 mod xdp;
 
 use aya_ebpf::{
-    bindings::{__sk_buff, xdp_action},
+    bindings::{__sk_buff, xdp_action, xdp_md},
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
@@ -48,6 +49,8 @@ pub(crate) enum Verdict {
     Defer,
     /// Run again once the headers lie in the linear part of the buffer.
     Pull,
+    /// To the part of the path that translates ICMP errors.
+    Icmp,
     /// Nowhere, for this reason.
     Drop(Counter),
     /// Back to its sender as a RST, for this reason.
@@ -66,23 +69,24 @@ pub(crate) enum Verdict {
     },
 }
 
-/// Runs the packet path and turns its verdict into the hook's action, with the counter of every drop.
+/// Turns a verdict into the hook's action, with the counter of every drop.
 #[inline(always)]
-fn act<H: Hook>(hook: &H) -> H::Action {
-    match datapath::run(hook) {
+fn act<H: Hook>(hook: &H, verdict: Verdict) -> H::Action {
+    match verdict {
         Verdict::Pass => H::PASS,
         Verdict::Defer => {
             count::one(Counter::Deferred);
             H::PASS
         }
         Verdict::Pull => H::PULL,
+        Verdict::Icmp => H::ICMP,
         Verdict::Drop(reason) => {
             count::one(reason);
             H::DROP
         }
         Verdict::Reset(reason) => {
             count::one(reason);
-            datapath::reset(hook)
+            H::RESET
         }
         Verdict::Send { ifindex } => hook.send(ifindex),
         Verdict::SendUnresolved { ifindex, gateway } => hook.send_unresolved(ifindex, gateway),
@@ -92,30 +96,68 @@ fn act<H: Hook>(hook: &H) -> H::Action {
 /// The packet path at the XDP hook.
 #[xdp(frags)]
 pub fn lb_xdp(ctx: XdpContext) -> u32 {
-    act(&Xdp::new(&ctx))
+    match xdp_tcp(ctx.ctx) {
+        Xdp::ICMP => xdp_icmp(ctx.ctx),
+        Xdp::RESET => xdp_reset(ctx.ctx),
+        action => action,
+    }
 }
 
 /// The packet path at the TC hook (TCX or clsact ingress).
 #[classifier]
 pub fn lb_tc(ctx: TcContext) -> i32 {
-    let action = tc_once(ctx.skb.skb);
-    if action != Tc::PULL {
-        return action;
+    let skb = ctx.skb.skb;
+    let mut action = tc_tcp(skb);
+    if action == Tc::PULL {
+        // The headers reach beyond the linear part of the buffer: pull them in, then start again.
+        if ctx.pull_data(tc::HEADERS.min(ctx.len())).is_err() {
+            return Tc::PASS;
+        }
+        action = tc_tcp(skb);
     }
-    // The headers reach beyond the linear part of the buffer: pull them in, then start again.
-    match ctx.pull_data(tc::HEADERS.min(ctx.len())) {
-        Ok(()) => match tc_once(ctx.skb.skb) {
-            Tc::PULL => Tc::PASS,
-            action => action,
-        },
-        Err(_) => Tc::PASS,
+    match action {
+        Tc::ICMP => tc_icmp(skb),
+        Tc::RESET => tc_reset(skb),
+        Tc::PULL => Tc::PASS,
+        action => action,
     }
 }
 
-/// One run of the packet path over a socket buffer. Not inlined: it has two call sites.
+// Each part of the path is a function of its own, called one after the other, because together they would need more than
+// the 512 bytes of stack that a program has.
+
 #[inline(never)]
-fn tc_once(skb: *mut __sk_buff) -> i32 {
-    act(&Tc::new(skb))
+fn xdp_tcp(ctx: *mut xdp_md) -> u32 {
+    let hook = Xdp::new(ctx);
+    act(&hook, datapath::run(&hook))
+}
+
+#[inline(never)]
+fn xdp_icmp(ctx: *mut xdp_md) -> u32 {
+    let hook = Xdp::new(ctx);
+    act(&hook, icmp::run(&hook))
+}
+
+#[inline(never)]
+fn xdp_reset(ctx: *mut xdp_md) -> u32 {
+    reset::run(&Xdp::new(ctx))
+}
+
+#[inline(never)]
+fn tc_tcp(skb: *mut __sk_buff) -> i32 {
+    let hook = Tc::new(skb);
+    act(&hook, datapath::run(&hook))
+}
+
+#[inline(never)]
+fn tc_icmp(skb: *mut __sk_buff) -> i32 {
+    let hook = Tc::new(skb);
+    act(&hook, icmp::run(&hook))
+}
+
+#[inline(never)]
+fn tc_reset(skb: *mut __sk_buff) -> i32 {
+    reset::run(&Tc::new(skb))
 }
 
 /// Passes everything. A veth takes redirected frames only when its far end runs an XDP program.

@@ -1,4 +1,4 @@
-//! The rewrite: addresses, ports, checksums by RFC 1624 deltas, TTL, Ethernet addresses. Never the payload.
+//! The rewrite: addresses, ports, checksums by RFC 1624 deltas, TTL, then the Ethernet addresses. Never the payload.
 
 use core::mem::offset_of;
 
@@ -50,14 +50,10 @@ impl Plan {
 #[inline(always)]
 pub(crate) fn rewrite(packet: &Tcp, conn: &Conn) {
     let plan = Plan::new(packet, conn);
-    let macs = (&raw const conn.macs).cast::<u32>();
-    // SAFETY: `parse` checked all three headers; `macs` is 12 bytes, 4-aligned.
+    // SAFETY: `parse` checked both headers.
     unsafe {
         let check_at = packet.tcp.add(offset_of!(TcpHdr, check));
         let check = plan.addresses.plus(plan.ports).apply(word::load(check_at));
-        word::store(packet.eth, macs.read());
-        word::store(packet.eth.add(4), macs.add(1).read());
-        word::store(packet.eth.add(8), macs.add(2).read());
         let tail = packet.ip.add(offset_of!(Ipv4Hdr, ttl));
         word::store(tail, plan.ip.ttl_proto);
         word::store(tail.add(2), plan.ip.check);
@@ -66,6 +62,18 @@ pub(crate) fn rewrite(packet: &Tcp, conn: &Conn) {
         word::store(packet.tcp.add(offset_of!(TcpHdr, source)), plan.tcp_ports[0]);
         word::store(packet.tcp.add(offset_of!(TcpHdr, dest)), plan.tcp_ports[1]);
         word::store(check_at, check);
+    }
+}
+
+/// Writes the Ethernet addresses of the next hop.
+#[inline(always)]
+pub(crate) fn readdress(eth: *mut u8, conn: &Conn) {
+    let macs = (&raw const conn.macs).cast::<u32>();
+    // SAFETY: `parse` checked the Ethernet header; `macs` is 12 bytes, 4-aligned.
+    unsafe {
+        word::store(eth, macs.read());
+        word::store(eth.add(4), macs.add(1).read());
+        word::store(eth.add(8), macs.add(2).read());
     }
 }
 

@@ -5,7 +5,7 @@
 
 use lb_common::{
     csum::{fold, pseudo_header},
-    parse::Tcp,
+    parse::{Parsed, Tcp, parse},
     tcp::flag,
     word,
 };
@@ -13,11 +13,22 @@ use lb_common::{
 use crate::{hook::Hook, nat};
 
 /// Ethernet, IPv4 and TCP without options.
-pub(crate) const FRAME: u32 = 14 + 20 + 20;
+const FRAME: u32 = 14 + 20 + 20;
+
+/// Answers the segment that the frame holds, or drops it where that cannot be done.
+#[inline(always)]
+pub(crate) fn run<H: Hook>(hook: &H) -> H::Action {
+    let (start, end) = hook.bounds();
+    // SAFETY: the bounds are the frame's, as the hook gives them.
+    match unsafe { parse(start, end) } {
+        Parsed::Tcp(packet) if write(hook, &packet) => hook.reflect(),
+        _ => H::DROP,
+    }
+}
 
 /// Turns the frame into the answer; `false` if the kernel would not let it be shortened.
 #[inline(always)]
-pub(crate) fn write<H: Hook>(hook: &H, packet: &Tcp) -> bool {
+fn write<H: Hook>(hook: &H, packet: &Tcp) -> bool {
     if packet.tags != 0 {
         return false;
     }

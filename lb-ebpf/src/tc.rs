@@ -14,7 +14,7 @@ use aya_ebpf::{
     },
 };
 use lb_common::{conn::Conn, counter::Counter, parse::Tcp};
-use network_types::{ip::Ipv4Hdr, tcp::TcpHdr};
+use network_types::{eth::EthHdr, ip::Ipv4Hdr, tcp::TcpHdr};
 
 use crate::{hook::Hook, hop::AF_INET, nat};
 
@@ -65,7 +65,6 @@ impl Tc {
             ) | bpf_l4_csum_replace(self.skb, check_at, 0, u64::from(plan.ports.to_csum_diff()), 0)
         };
         let failed = failed
-            | store(0, (&raw const conn.macs).cast(), 12)
             | store(ip_at + offset_of!(Ipv4Hdr, ttl) as u32, (&raw const plan.ip).cast(), 12)
             | store(tcp_at, (&raw const plan.tcp_ports).cast(), 4);
         if failed == 0 { Ok(()) } else { Err(Counter::RewriteFailed) }
@@ -76,8 +75,9 @@ impl Hook for Tc {
     type Action = i32;
     const PASS: i32 = NEXT;
     const DROP: i32 = SHOT;
-    /// Not an action of the kernel.
     const PULL: i32 = -100;
+    const ICMP: i32 = -101;
+    const RESET: i32 = -102;
     const COMPLETE: bool = true;
 
     #[inline(always)]
@@ -104,14 +104,24 @@ impl Hook for Tc {
         } else {
             nat::rewrite(packet, conn);
         }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn readdress(&self, _: *mut u8, tags: u8, conn: &Conn) -> Result<(), Counter> {
+        // The rewrite may have moved the frame, so its start is read anew.
+        let (start, end) = self.bounds();
+        if start + EthHdr::LEN > end {
+            return Err(Counter::RewriteFailed);
+        }
+        nat::readdress(start as *mut u8, conn);
         // The next hop is another segment: the tags of this one end here. A VLAN device puts its own.
-        // SAFETY: the helper checks the frame.
+        // SAFETY: the loads are from the socket buffer; the helper checks the frame.
         unsafe {
-            if (*self.skb).vlan_present != 0 || packet.tags != 0 {
-                if bpf_skb_vlan_pop(self.skb) != 0 {
-                    return Err(Counter::RewriteFailed);
-                }
-                if (*self.skb).vlan_present != 0 && bpf_skb_vlan_pop(self.skb) != 0 {
+            if (*self.skb).vlan_present != 0 || tags != 0 {
+                let failed = bpf_skb_vlan_pop(self.skb) != 0
+                    || ((*self.skb).vlan_present != 0 && bpf_skb_vlan_pop(self.skb) != 0);
+                if failed {
                     return Err(Counter::RewriteFailed);
                 }
             }

@@ -6,46 +6,48 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    EbpfContext as _,
-    bindings::xdp_action,
+    bindings::{xdp_action, xdp_md},
     helpers::generated::{bpf_redirect, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
-    programs::XdpContext,
 };
 use lb_common::{conn::Conn, counter::Counter, parse::Tcp};
 
 use crate::{hook::Hook, nat};
 
-pub(crate) struct Xdp<'a> {
-    ctx: &'a XdpContext,
+pub(crate) struct Xdp {
+    ctx: *mut xdp_md,
 }
 
-impl<'a> Xdp<'a> {
+impl Xdp {
     #[inline(always)]
-    pub(crate) fn new(ctx: &'a XdpContext) -> Self {
+    pub(crate) fn new(ctx: *mut xdp_md) -> Self {
         Self { ctx }
     }
 }
 
-impl Hook for Xdp<'_> {
+impl Hook for Xdp {
     type Action = u32;
     const PASS: u32 = xdp_action::XDP_PASS;
     const DROP: u32 = xdp_action::XDP_DROP;
     const PULL: u32 = Self::PASS;
+    const ICMP: u32 = 101;
+    const RESET: u32 = 102;
     const COMPLETE: bool = false;
 
     #[inline(always)]
     fn context(&self) -> *mut c_void {
-        self.ctx.as_ptr()
+        self.ctx.cast()
     }
 
     #[inline(always)]
     fn bounds(&self) -> (usize, usize) {
-        (self.ctx.data(), self.ctx.data_end())
+        // SAFETY: the verifier turns these loads into the packet's pointers.
+        unsafe { ((*self.ctx).data as usize, (*self.ctx).data_end as usize) }
     }
 
     #[inline(always)]
     fn ingress(&self) -> u32 {
-        self.ctx.ingress_ifindex() as u32
+        // SAFETY: as above.
+        unsafe { (*self.ctx).ingress_ifindex }
     }
 
     #[inline(always)]
@@ -55,10 +57,15 @@ impl Hook for Xdp<'_> {
     }
 
     #[inline(always)]
+    fn readdress(&self, eth: *mut u8, _: u8, conn: &Conn) -> Result<(), Counter> {
+        nat::readdress(eth, conn);
+        Ok(())
+    }
+
+    #[inline(always)]
     fn resize(&self, len: u32) -> bool {
-        let ctx = self.ctx.ctx;
         // SAFETY: the helpers take the context and check the length.
-        unsafe { bpf_xdp_adjust_tail(ctx, len as i32 - bpf_xdp_get_buff_len(ctx) as i32) == 0 }
+        unsafe { bpf_xdp_adjust_tail(self.ctx, len as i32 - bpf_xdp_get_buff_len(self.ctx) as i32) == 0 }
     }
 
     #[inline(always)]
