@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::addr;
 use super::director::Director;
+use super::host::Host;
 use super::process::{Process, tail};
 use super::wait::wait_for;
 
@@ -258,6 +259,11 @@ fn answers(socket: &Path) -> Result<()> {
         bail!("not an answer: {line}");
     }
     Ok(())
+}
+
+/// Control socket of the agent on a director, also of a lab that another process started.
+pub fn agent_socket(director: &Host) -> PathBuf {
+    director.directory().join("agent.sock")
 }
 
 /// Finds `lb-agent` or `lbctl`: by LB_AGENT_BIN or LBCTL_BIN, else in the target directory of the running program.

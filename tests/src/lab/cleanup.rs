@@ -116,8 +116,9 @@ fn unmount_bpffs() -> Result<()> {
     if !Path::new(BPFFS_MARK).exists() || !record::all()?.is_empty() {
         return Ok(());
     }
-    let pinned = fs::read_dir(BPFFS).with_context(|| format!("list {BPFFS}"))?.next().is_some();
-    if pinned {
+    // The kernel puts its own iterators, maps.debug and progs.debug, into a fresh mount.
+    let mut pins = fs::read_dir(BPFFS).with_context(|| format!("list {BPFFS}"))?;
+    if pins.any(|pin| pin.is_ok_and(|pin| !pin.file_name().as_encoded_bytes().ends_with(b".debug"))) {
         return Ok(());
     }
     if is_bpffs()? {

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use anyhow::{Context, Result, bail};
 
 use super::addr;
-use super::agent::Agent;
+use super::agent::{Agent, agent_socket};
 use super::cleanup::BPFFS;
 use super::host::Host;
 use super::segment::{Link, Segment};
@@ -45,7 +45,7 @@ impl Director {
 
     /// Socket that its agent is controlled over.
     pub fn control_socket(&self) -> PathBuf {
-        self.host.directory().join("agent.sock")
+        agent_socket(&self.host)
     }
 
     /// Lets the kernel route between the segments. The agent does it too; this is for a lab without one.

@@ -38,7 +38,7 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-pub use agent::{AgentOptions, BackendOptions, ServiceOptions, binary};
+pub use agent::{AgentOptions, BackendOptions, ServiceOptions, agent_socket, binary};
 pub use client::{Client, Peer, peer};
 pub use director::Director;
 pub use host::Host;
