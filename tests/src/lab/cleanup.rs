@@ -116,15 +116,19 @@ fn unmount_bpffs() -> Result<()> {
     if !Path::new(BPFFS_MARK).exists() || !record::all()?.is_empty() {
         return Ok(());
     }
-    // The kernel puts its own iterators, maps.debug and progs.debug, into a fresh mount.
-    let mut pins = fs::read_dir(BPFFS).with_context(|| format!("list {BPFFS}"))?;
-    if pins.any(|pin| pin.is_ok_and(|pin| !pin.file_name().as_encoded_bytes().ends_with(b".debug"))) {
+    if pins_exist()? {
         return Ok(());
     }
     if is_bpffs()? {
         umount(BPFFS).with_context(|| format!("unmount {BPFFS}"))?;
     }
     fs::remove_file(BPFFS_MARK).with_context(|| format!("delete {BPFFS_MARK}"))
+}
+
+fn pins_exist() -> Result<bool> {
+    let mut pins = fs::read_dir(BPFFS).with_context(|| format!("list {BPFFS}"))?;
+    // The kernel puts its own iterators, maps.debug and progs.debug, into a fresh mount.
+    Ok(pins.any(|pin| pin.is_ok_and(|pin| !pin.file_name().as_encoded_bytes().ends_with(b".debug"))))
 }
 
 fn is_bpffs() -> Result<bool> {
