@@ -12,6 +12,7 @@ use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::addr;
@@ -145,10 +146,19 @@ impl Director {
     /// # Errors
     /// When an agent runs already, the binary is missing, or it exits or stays silent; the message holds its log.
     pub fn start_agent(&self, options: &AgentOptions) -> Result<()> {
+        let config = self.write_config(options)?;
+        self.run_agent(config)
+    }
+
+    /// Writes the configuration file without starting anything, and returns its path.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_config(&self, options: &AgentOptions) -> Result<PathBuf> {
         let config = self.host().directory().join("agent.toml");
         fs::write(&config, options.render(&self.pin_directory(), &self.control_socket()))
             .with_context(|| format!("write {}", config.display()))?;
-        self.run_agent(config)
+        Ok(config)
     }
 
     /// Starts the agent again with the configuration that it had.
@@ -174,6 +184,16 @@ impl Director {
     /// When none runs.
     pub fn kill_agent(&self) -> Result<ExitStatus> {
         self.end_agent(Process::kill9)
+    }
+
+    /// Sends a signal to the agent: SIGHUP to reload, SIGSTOP and SIGCONT to freeze and thaw it.
+    ///
+    /// # Errors
+    /// When none runs.
+    pub fn signal_agent(&self, signal: Signal) -> Result<()> {
+        let agent = self.agent();
+        let process = agent.as_ref().and_then(|agent| agent.process.as_ref());
+        process.with_context(|| format!("{}: no agent runs", self.host().name()))?.signal(signal)
     }
 
     /// Process id of the running agent.

@@ -1,4 +1,4 @@
-//! The record of a lab: /run/lb-lab/<id>.json lists all that must be removed. Whatever outlives a process is written
+//! The record of a lab: `/run/lb-lab/ID.json` lists all that must be removed. Whatever outlives a process is written
 //! down *before* it is created, so a lab can be removed by somebody else after its owner was killed.
 
 use std::fs::{self, File};
