@@ -139,6 +139,8 @@ impl Lab {
         let guard = Guard { record: Arc::new(Record::create(&id, &directory)?) };
         cleanup::watch(&guard.record);
         cleanup::mount_bpffs()?;
+        // The id is claimed, so files of that name are those of a lab that a reboot ended.
+        cleanup::remove_tree(&directory)?;
         fs::create_dir(&directory).with_context(|| format!("create {}", directory.display()))?;
         // MariaDB runs as its own user and must reach its files below.
         fs::set_permissions(&directory, fs::Permissions::from_mode(0o755))
