@@ -1,0 +1,59 @@
+//! What the conn tables will take from the kernel, from their sizes alone. It models the preallocated hash of
+//! `kernel/bpf/hashtab.c`; the small tables (services, backends, counters) are not counted.
+
+use super::model::TableSizes;
+
+/// `struct htab_elem` of the kernel: list links, hash, LRU node.
+const ELEMENT_HEADER: u64 = 48;
+/// `struct bucket`: list head and lock.
+const BUCKET: u64 = 16;
+/// Bytes of a flow key and of a conn entry in the tables.
+const FLOW_KEY: u64 = 16;
+const CONN_VALUE: u64 = 64;
+/// A conn has a forward and a reverse entry.
+const ENTRIES_PER_CONN: u64 = 2;
+
+/// The kernel memory of each conn table in bytes, allocated when the agent first starts and never grown.
+///
+/// One conn costs at most 320 bytes.
+#[must_use]
+pub fn table_memory(sizes: &TableSizes) -> Vec<(&'static str, u64)> {
+    let table = |conns: u32| hash_memory(ENTRIES_PER_CONN * u64::from(conns), FLOW_KEY, CONN_VALUE);
+    vec![("conns", table(sizes.conns)), ("half_open", table(sizes.half_open))]
+}
+
+fn hash_memory(max_entries: u64, key: u64, value: u64) -> u64 {
+    let element = ELEMENT_HEADER + key.next_multiple_of(8) + value.next_multiple_of(8);
+    max_entries * element + max_entries.next_power_of_two() * BUCKET
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of(conns: u32, half_open: u32) -> Vec<(&'static str, u64)> {
+        table_memory(&TableSizes { conns, half_open, ..TableSizes::default() })
+    }
+
+    #[test]
+    fn the_sums_are_those_of_the_kernel() {
+        // 200,000 elements of 128 bytes and 2^18 buckets; 131,072 elements and 2^17 buckets.
+        assert_eq!(of(100_000, 65_536), [("conns", 25_600_000 + 4_194_304), ("half_open", 16_777_216 + 2_097_152)]);
+        assert_eq!(hash_memory(1, 9, 1), 48 + 16 + 8 + 16);
+    }
+
+    proptest! {
+        #[test]
+        fn a_conn_never_costs_more_than_320_bytes(conns in 1u32..=16_777_216, near_power in 0u32..=24, off in -1i64..=1) {
+            let edge = u32::try_from(((1i64 << near_power) + off).clamp(1, 16_777_216)).unwrap();
+            for conns in [conns, edge] {
+                for (name, bytes) in of(conns, conns) {
+                    prop_assert!(bytes <= 320 * u64::from(conns), "{} for {}: {}", name, conns, bytes);
+                    prop_assert!(bytes > 256 * u64::from(conns));
+                }
+            }
+        }
+    }
+}
