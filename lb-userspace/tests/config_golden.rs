@@ -77,8 +77,8 @@ fn every_code_is_shown_by_a_golden_file() {
         .iter()
         .flat_map(|path| check_file(path).diagnostics.iter().map(|item| item.code).collect::<Vec<_>>())
         .collect();
-    // Files that are absent or huge are made on the fly by the tests of the loader.
-    let elsewhere = [Code::Unreadable, Code::TooLarge];
+    // Files that are absent or huge are made on the fly: by the tests of the loader, and below.
+    let elsewhere = [Code::Unreadable, Code::TooLarge, Code::RingFull];
     let missing: Vec<_> = Code::ALL.iter().filter(|code| !shown.contains(code) && !elsewhere.contains(code)).collect();
     assert!(missing.is_empty(), "no golden file for {missing:?}");
 }
@@ -124,6 +124,25 @@ fn the_defaults_that_the_example_shows_are_the_defaults() {
     let spelled_out = check_text("spelled out", &live);
     assert!(spelled_out.diagnostics.is_empty(), "{}", spelled_out.diagnostics);
     assert_eq!(plain.config, spelled_out.config);
+}
+
+#[test]
+fn a_service_has_as_many_backends_as_half_its_ring() {
+    let text = |backends: usize| {
+        let mut text = String::from(
+            "schema_version = 1\n[[interface]]\nname = \"eth0\"\n[table]\nbackends = 4096\n\
+             [[service]]\nname = \"s\"\nlisten = \"10.80.1.243:3306\"\n",
+        );
+        for i in 0..backends {
+            text += &format!("[[service.backend]]\naddress = \"192.168.{}.{}:3306\"\n", i / 256, i % 256);
+        }
+        text
+    };
+    let full = check_text("full", &text(2048));
+    assert!(full.config.is_some(), "{}", full.diagnostics);
+    let over = check_text("over", &text(2050)).diagnostics;
+    let found: Vec<_> = over.iter().map(|item| (item.code, item.location.as_ref().map(|at| at.line))).collect();
+    assert_eq!(found, [(Code::RingFull, Some(8 + 2 * 2048 + 1))], "{over}");
 }
 
 fn is_key(text: &str) -> bool {

@@ -117,7 +117,7 @@ proptest! {
         prop_assert!(diagnostics.is_empty(), "{}", diagnostics);
         let Config { tables, services, .. } = config.expect("a configuration");
         prop_assert_eq!((tables.conns, tables.half_open), (conns, half_open));
-        prop_assert_eq!(services[0].scheduler.as_str(), scheduler);
+        prop_assert_eq!(services[0].scheduler.name(), scheduler);
         prop_assert_eq!(services[0].listen.port(), port);
         let read: Vec<u8> = services[0].backends.iter().map(|backend| backend.address.ip().octets()[3]).collect();
         prop_assert_eq!(read, hosts.into_iter().collect::<Vec<_>>());

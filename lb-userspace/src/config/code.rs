@@ -116,6 +116,8 @@ codes! {
     TooManyBackends = 46,
     /// The control socket lies in the pin directory, where no socket can be made.
     SocketInPinDir = 47,
+    /// More backends in one service than its ring has slots.
+    RingFull = 48,
 
     /// All backends of a service have weight 0.
     AllDrained = 60,

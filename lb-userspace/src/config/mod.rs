@@ -30,11 +30,9 @@ mod words;
 pub use code::{Code, Severity};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use duration::{MAX_DURATION, format_duration};
+pub use lb_common::service::{NoConn, Scheduler};
 pub use memory::table_memory;
-pub use model::{
-    AgentSettings, Backend, Config, Interface, Mode, NoConnPolicy, Scheduler, Service, TableSizes, Timeouts,
-    UnknownWord,
-};
+pub use model::{AgentSettings, Backend, Config, Interface, Mode, Service, TableSizes, Timeouts};
 pub use report::check_report;
 pub use source::Location;
 

@@ -1,12 +1,13 @@
 //! The typed configuration: what the rest of the agent reads. Every value in it has been checked, and every default
 //! stands here once. It does not know TOML, files or diagnostics.
 
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
-use std::{error, fmt};
 
+use lb_common::abi;
+use lb_common::service::{NoConn, Scheduler};
 use serde::{Serialize, Serializer};
 
 use super::duration::format_duration;
@@ -42,7 +43,7 @@ pub struct AgentSettings {
 impl Default for AgentSettings {
     fn default() -> Self {
         Self {
-            pin_dir: PathBuf::from("/sys/fs/bpf/lb"),
+            pin_dir: PathBuf::from(abi::PIN_ROOT),
             control_socket: PathBuf::from("/run/lb/agent.sock"),
             metrics: SocketAddr::from((Ipv4Addr::LOCALHOST, 9180)),
             log: String::from("info"),
@@ -74,7 +75,12 @@ pub struct TableSizes {
 
 impl Default for TableSizes {
     fn default() -> Self {
-        Self { conns: 100_000, half_open: 65_536, services: 64, backends: 1024 }
+        Self {
+            conns: abi::MAX_CONNS,
+            half_open: abi::MAX_HALF_OPEN,
+            services: abi::MAX_SERVICES,
+            backends: abi::MAX_BACKENDS,
+        }
     }
 }
 
@@ -122,9 +128,11 @@ pub struct Service {
     /// The VIP and port that clients connect to.
     pub listen: SocketAddrV4,
     /// How a new conn picks its backend.
+    #[serde(serialize_with = "as_word")]
     pub scheduler: Scheduler,
     /// What happens to a mid-stream packet that belongs to no conn.
-    pub no_conn: NoConnPolicy,
+    #[serde(serialize_with = "as_word")]
+    pub no_conn: NoConn,
     /// At least one; addresses are unique within the service.
     pub backends: Vec<Backend>,
 }
@@ -138,115 +146,40 @@ pub struct Backend {
     pub weight: u16,
 }
 
-/// A word that names no variant of the enum that was asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnknownWord {
-    /// What the word should have been, as in "a scheduler".
-    pub what: &'static str,
-    /// The words that are understood.
-    pub allowed: Vec<&'static str>,
+/// Which hook carries the packet path on an interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Native XDP where the driver has it, TC otherwise.
+    #[default]
+    Auto,
+    /// Native XDP, or an error.
+    Xdp,
+    /// XDP after the kernel has built the socket buffer: any driver, more cost.
+    XdpGeneric,
+    /// TC ingress.
+    Tc,
 }
 
-impl fmt::Display for UnknownWord {
+impl Mode {
+    /// All variants in their documented order.
+    pub const ALL: &[Self] = &[Self::Auto, Self::Xdp, Self::XdpGeneric, Self::Tc];
+
+    /// The word for this mode in the file and on screen.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Xdp => "xdp",
+            Self::XdpGeneric => "xdp-generic",
+            Self::Tc => "tc",
+        }
+    }
+}
+
+impl fmt::Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "not {} (one of {})", self.what, self.allowed.join(", "))
-    }
-}
-
-impl error::Error for UnknownWord {}
-
-/// Declares an enum whose variants are words in the file, in JSON and on screen alike.
-macro_rules! words {
-    ($(#[$meta:meta])* $name:ident is $what:literal { $($(#[$doc:meta])* $variant:ident = $word:literal,)+ }) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum $name {
-            $($(#[$doc])* $variant,)+
-        }
-
-        impl $name {
-            /// All variants in their documented order.
-            pub const ALL: &[Self] = &[$(Self::$variant),+];
-
-            /// The word for this variant.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $word,)+
-                }
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = UnknownWord;
-
-            fn from_str(word: &str) -> Result<Self, UnknownWord> {
-                match word {
-                    $($word => Ok(Self::$variant),)+
-                    _ => Err(UnknownWord { what: $what, allowed: vec![$($word),+] }),
-                }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(self.as_str())
-            }
-        }
-
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(self.as_str())
-            }
-        }
-    };
-}
-
-words! {
-    /// Which hook carries the packet path on an interface.
-    #[derive(Default)]
-    Mode is "a mode" {
-        /// Native XDP where the driver has it, TC otherwise.
-        #[default]
-        Auto = "auto",
-        /// Native XDP, or an error.
-        Xdp = "xdp",
-        /// XDP after the kernel has built the socket buffer: any driver, more cost.
-        XdpGeneric = "xdp-generic",
-        /// TC ingress.
-        Tc = "tc",
-    }
-}
-
-words! {
-    /// How a new conn picks its backend; names and meaning as in IPVS.
-    #[derive(Default)]
-    Scheduler is "a scheduler" {
-        /// Round robin; weights other than 0 do not count.
-        #[default]
-        RoundRobin = "rr",
-        /// Round robin in proportion to the weights.
-        WeightedRoundRobin = "wrr",
-        /// The fewest active conns.
-        LeastConn = "lc",
-        /// The fewest active conns in proportion to the weights.
-        WeightedLeastConn = "wlc",
-        /// By a hash of the client's address.
-        SourceHash = "sh",
-        /// By a Maglev hash of the client's address: few clients move when backends change.
-        MaglevHash = "mh",
-    }
-}
-
-words! {
-    /// What happens to a mid-stream packet of a service that belongs to no conn.
-    #[derive(Default)]
-    NoConnPolicy is "a no_conn policy" {
-        /// Dropped and counted: the peer may still be sending the conn.
-        #[default]
-        Drop = "drop",
-        /// Answered with a RST, so that the sender gives up at once.
-        Rst = "rst",
+        f.pad(self.name())
     }
 }
 
@@ -254,24 +187,13 @@ fn as_text<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::E
     serializer.serialize_str(&format_duration(*value))
 }
 
+fn as_word<T: fmt::Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_word_names_its_variant() {
-        for &mode in Mode::ALL {
-            assert_eq!(mode.as_str().parse(), Ok(mode));
-        }
-        for &scheduler in Scheduler::ALL {
-            assert_eq!(scheduler.as_str().parse(), Ok(scheduler));
-        }
-        for &policy in NoConnPolicy::ALL {
-            assert_eq!(policy.as_str().parse(), Ok(policy));
-        }
-        let unknown = "RR".parse::<Scheduler>().unwrap_err();
-        assert_eq!(unknown.to_string(), "not a scheduler (one of rr, wrr, lc, wlc, sh, mh)");
-    }
 
     #[test]
     fn json_shows_words_and_durations_as_the_file_does() {

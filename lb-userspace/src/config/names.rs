@@ -105,7 +105,7 @@ pub(super) fn parse_log_filter(text: &str) -> Result<String, Problem> {
     // A lone word that is no level would be taken for a target and show everything of a module that does not exist.
     if !text.contains(['=', ',', '[']) && !LOG_LEVELS.contains(&text.to_ascii_lowercase().as_str()) {
         let help = match nearest(text, LOG_LEVELS.into_iter()) {
-            Some(level) => format!("did you mean `{level}`? {help}"),
+            Some(level) => format!("did you mean `{level}`? The levels are {}", LOG_LEVELS.join(", ")),
             None => help.to_owned(),
         };
         return Err(Problem::new(Code::BadLogFilter, format!("{} is not a log level", quote(text)), help));

@@ -5,6 +5,7 @@ use std::net::SocketAddrV4;
 use std::ops::Range;
 use std::time::Duration;
 
+use lb_common::service::{NoConn, Scheduler};
 use toml::Spanned;
 use toml::de::DeTable;
 
@@ -12,13 +13,11 @@ use super::address::{parse_ipv4_port, parse_socket_addr};
 use super::code::Code;
 use super::diagnostic::Sink;
 use super::duration::parse_duration;
-use super::model::{
-    AgentSettings, Backend, Config, Interface, Mode, NoConnPolicy, Scheduler, Service, TableSizes, Timeouts,
-};
+use super::model::{AgentSettings, Backend, Config, Interface, Mode, Service, TableSizes, Timeouts};
 use super::names::{parse_interface_name, parse_log_filter, parse_pin_dir, parse_service_name, parse_socket_path};
 use super::schema;
 use super::section::Section;
-use super::words::parse_word;
+use super::words::{parse_mode, parse_no_conn, parse_scheduler};
 
 /// The only schema version so far.
 const SCHEMA_VERSION: u32 = 1;
@@ -26,8 +25,10 @@ const SCHEMA_VERSION: u32 = 1;
 const MAX_CONNS: u32 = 16_777_216;
 /// Fewer half-open conns than this fill up during an ordinary reconnect of a few connection pools.
 const MIN_HALF_OPEN: u32 = 1024;
-/// The most services and the most backends.
-const MAX_RECORDS: u32 = 65_536;
+/// The most services: each has a ring in kernel memory.
+const MAX_SERVICES: u32 = 4096;
+/// The most backends: their ids have 16 bits.
+const MAX_BACKENDS: u32 = 65_536;
 /// An established timeout below this cuts sessions between two queries.
 const SHORT_ESTABLISHED: Duration = Duration::from_secs(30);
 
@@ -58,7 +59,7 @@ pub(super) struct ServiceDraft {
     pub(super) listen: Option<Spanned<SocketAddrV4>>,
     /// None when the word was not understood, so that nothing is concluded from a default.
     pub(super) scheduler: Option<Scheduler>,
-    no_conn: NoConnPolicy,
+    no_conn: NoConn,
     pub(super) backends: Vec<BackendDraft>,
 }
 
@@ -99,14 +100,14 @@ pub(super) fn read(root: &DeTable<'_>, end: Range<usize>, sink: &mut Sink) -> Op
     if let Some(sections) = root.sections("interface", &schema::INTERFACE, sink) {
         if sections.is_empty() {
             let help = "add [[interface]] with a line like `name = \"eth0\"`, one for each side";
-            sink.report(Code::MissingSection, root.header(), "the file has no [[interface]]", help);
+            root.missing("interface", Code::MissingSection, root.header(), "the file has no [[interface]]", help);
         }
         draft.interfaces = sections.into_iter().map(|section| read_interface(section, sink)).collect();
     }
     if let Some(sections) = root.sections("service", &schema::SERVICE, sink) {
         if sections.is_empty() {
             let help = "add [[service]] with `name` and `listen`, and a [[service.backend]] with `address` after it";
-            sink.report(Code::MissingSection, root.header(), "the file has no [[service]]", help);
+            root.missing("service", Code::MissingSection, root.header(), "the file has no [[service]]", help);
         }
         draft.services = sections.into_iter().map(|section| read_service(section, sink)).collect();
     }
@@ -118,7 +119,7 @@ fn is_our_version(root: &mut Section<'_>, sink: &mut Sink) -> bool {
     let known = SCHEMA_VERSION..=SCHEMA_VERSION;
     if !root.has("schema_version") {
         let help = "put `schema_version = 1` on the first line";
-        sink.report(Code::NoSchemaVersion, 0..0, "`schema_version` is missing", help);
+        root.missing("schema_version", Code::NoSchemaVersion, 0..0, "`schema_version` is missing", help);
         return true;
     }
     let Some(version) = root.integer("schema_version", 0..=u32::MAX, Code::BadSchemaVersion, VERSION_HELP, sink) else {
@@ -164,11 +165,11 @@ fn read_tables(mut section: Section<'_>, draft: &mut Draft, sink: &mut Sink) {
     if let Some(half_open) = size("half_open", MIN_HALF_OPEN, MAX_CONNS, "fewer than 1024 do not survive a reconnect") {
         tables.half_open = half_open.into_inner();
     }
-    if let Some(services) = size("services", 1, MAX_RECORDS, "give the most services you plan for") {
+    if let Some(services) = size("services", 1, MAX_SERVICES, "give the most services you plan for") {
         draft.max_services_at = Some(services.span());
         tables.services = services.into_inner();
     }
-    if let Some(backends) = size("backends", 1, MAX_RECORDS, "give the most backends of all services together") {
+    if let Some(backends) = size("backends", 1, MAX_BACKENDS, "give the most backends of all services together") {
         draft.max_backends_at = Some(backends.span());
         tables.backends = backends.into_inner();
     }
@@ -198,7 +199,7 @@ fn read_timeouts(mut section: Section<'_>, sink: &mut Sink) -> Timeouts {
 
 fn read_interface(mut section: Section<'_>, sink: &mut Sink) -> InterfaceDraft {
     let name = section.required("name", parse_interface_name, sink);
-    let mode = section.parsed("mode", parse_word::<Mode>, sink).map(Spanned::into_inner).unwrap_or_default();
+    let mode = section.parsed("mode", parse_mode, sink).map(Spanned::into_inner).unwrap_or_default();
     section.finish(sink);
     InterfaceDraft { name, mode }
 }
@@ -208,13 +209,14 @@ fn read_service(mut section: Section<'_>, sink: &mut Sink) -> ServiceDraft {
     let name = section.required("name", parse_service_name, sink);
     let listen = section.required("listen", parse_ipv4_port, sink);
     let has_scheduler = section.has("scheduler");
-    let scheduler = section.parsed("scheduler", parse_word::<Scheduler>, sink).map(Spanned::into_inner);
-    let no_conn = section.parsed("no_conn", parse_word::<NoConnPolicy>, sink);
+    let scheduler = section.parsed("scheduler", parse_scheduler, sink).map(Spanned::into_inner);
+    let no_conn = section.parsed("no_conn", parse_no_conn, sink);
     let mut backends = Vec::new();
     if let Some(sections) = section.sections("backend", &schema::BACKEND, sink) {
         if sections.is_empty() {
             let help = "add [[service.backend]] after it, with a line like `address = \"192.168.80.167:3306\"`";
-            sink.report(Code::MissingSection, section.header(), "[[service]] has no [[service.backend]]", help);
+            let message = "[[service]] has no [[service.backend]]";
+            section.missing("backend", Code::MissingSection, section.header(), message, help);
         }
         backends = sections.into_iter().map(|section| read_backend(section, sink)).collect();
     }
@@ -223,8 +225,8 @@ fn read_service(mut section: Section<'_>, sink: &mut Sink) -> ServiceDraft {
         header,
         name,
         listen,
-        scheduler: if has_scheduler { scheduler } else { Some(Scheduler::default()) },
-        no_conn: no_conn.map(Spanned::into_inner).unwrap_or_default(),
+        scheduler: if has_scheduler { scheduler } else { Some(Scheduler::Rr) },
+        no_conn: no_conn.map_or(NoConn::Drop, Spanned::into_inner),
         backends,
     }
 }

@@ -43,11 +43,15 @@ fn summary(config: &Config) -> String {
             lines.push(format!("      -> {} weight {}", backend.address, backend.weight));
         }
     }
-    lines.push(format!("  kernel memory of the conn tables: {}", mebibytes(total)));
-    let planned = [tables.conns, tables.half_open];
-    for ((name, bytes), conns) in memory.into_iter().zip(planned) {
-        let each = bytes.div_ceil(u64::from(conns.max(1)));
-        lines.push(format!("    {name:<9} {conns:>8} conns × {each} bytes = {}", mebibytes(bytes)));
+    lines.push(format!("  kernel memory of the large tables: {}", mebibytes(total)));
+    let of_what = [
+        counted(tables.conns as usize, "conn"),
+        counted(tables.half_open as usize, "half-open conn"),
+        counted(tables.services as usize, "service"),
+        String::from("ring buffer"),
+    ];
+    for ((name, bytes), of_what) in memory.into_iter().zip(of_what) {
+        lines.push(format!("    {name:<9} {:>10}  {of_what}", mebibytes(bytes)));
     }
     lines.push(String::new());
     lines.join("\n")

@@ -128,10 +128,24 @@ const FOREIGN: [(&str, &str); 11] = [
     ("virtual_ipaddress", "`listen` of [[service]]"),
 ];
 
+/// What to do about an unknown key.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Remedy {
+    pub(super) help: String,
+    /// The key of the same room that was meant, if it was one.
+    pub(super) meant: Option<&'static str>,
+}
+
 impl Room {
     /// How a person names the section: `[agent]`, `[[service.backend]]`, `the top level`.
     pub(super) fn title(&self) -> String {
         if self.path.is_empty() { String::from("the top level") } else { brackets(self.path, self.many) }
+    }
+
+    /// Where a key of this room stands, for a message: `in [agent]`, `at the top level`.
+    pub(super) fn place(&self) -> String {
+        let preposition = if self.path.is_empty() { "at" } else { "in" };
+        format!("{preposition} {}", self.title())
     }
 
     /// A child section's header as it stands in the file.
@@ -140,48 +154,51 @@ impl Room {
     }
 
     /// What to do about a key that this room does not have; `is_section` tells how it was used.
-    pub(super) fn remedy_for_unknown(&self, name: &str, is_section: bool) -> String {
-        let same_use = |key: &&Key| (key.kind != Kind::Value) == is_section;
-        let show = |room: &Room, key: &Key| match key.kind {
-            Kind::Value => format!("`{}`", key.name),
-            kind => room.child_title(key.name, kind == Kind::Sections),
-        };
+    pub(super) fn remedy_for_unknown(&self, name: &str, is_section: bool) -> Remedy {
+        let elsewhere = |help: String| Remedy { help, meant: None };
         if let Some((_, ours)) = FOREIGN.iter().find(|(foreign, _)| *foreign == name) {
-            return format!("that is {ours} here");
+            return elsewhere(format!("that is {ours} here"));
         }
-        let mut elsewhere =
-            ROOMS.iter().flat_map(|room| room.keys.iter().filter(same_use).map(move |key| (*room, key)));
-        let homes: Vec<_> = elsewhere.clone().filter(|(_, key)| key.name == name).collect();
+        let same_use = |key: &&Key| (key.kind != Kind::Value) == is_section;
+        let all = || ROOMS.iter().flat_map(|room| room.keys.iter().filter(same_use).map(move |key| (*room, key)));
+        let homes: Vec<_> = all().filter(|(_, key)| key.name == name).collect();
         if let Some((home, key)) = homes.first() {
             if is_section {
-                return format!("write {}", show(home, key));
+                return elsewhere(format!("write {}", home.show(key)));
             }
             let titles: Vec<String> = homes.iter().map(|(home, _)| home.title()).collect();
-            let above = if self.path.starts_with(home.path) && !self.path.is_empty() {
+            let order = if !self.path.is_empty() && self.path.starts_with(home.path) {
                 format!(": put it above the first {}", self.title())
             } else {
                 String::new()
             };
-            return format!("`{name}` belongs in {}{above}", titles.join(" or "));
+            return elsewhere(format!("`{name}` belongs in {}{order}", titles.join(" or ")));
         }
-        // A key here first, whatever its use; then one of the same use anywhere.
-        let here = nearest(name, self.keys.iter().map(|key| key.name))
-            .and_then(|near| self.keys.iter().find(|key| key.name == near))
-            .map(|key| (self, key));
-        let near = here.or_else(|| {
-            let near = nearest(name, elsewhere.clone().map(|(_, key)| key.name))?;
-            elsewhere.find(|(_, key)| key.name == near)
-        });
-        match near {
-            Some((room, key)) if std::ptr::eq(room, self) => format!("did you mean {}?", show(room, key)),
-            Some((room, key)) if key.kind == Kind::Value => {
-                format!("did you mean {} of {}?", show(room, key), room.title())
-            }
-            Some((room, key)) => format!("did you mean {}?", show(room, key)),
+        // A key of this room first, whatever its use; then one of the same use in another.
+        let near = |keys: &mut dyn Iterator<Item = &'static Key>| {
+            let keys: Vec<&'static Key> = keys.collect();
+            let word = nearest(name, keys.iter().map(|key| key.name))?;
+            keys.into_iter().find(|key| key.name == word)
+        };
+        if let Some(key) = near(&mut self.keys.iter()) {
+            return Remedy { help: format!("did you mean {}?", self.show(key)), meant: Some(key.name) };
+        }
+        let found = near(&mut all().map(|(_, key)| key)).and_then(|near| all().find(|(_, key)| key.name == near.name));
+        match found {
+            Some((room, key)) if is_section => elsewhere(format!("did you mean {}?", room.show(key))),
+            Some((room, key)) => elsewhere(format!("did you mean {} of {}?", room.show(key), room.title())),
             None => {
-                let known: Vec<String> = self.keys.iter().map(|key| show(self, key)).collect();
-                format!("remove it; known here: {}", known.join(", "))
+                let known: Vec<String> = self.keys.iter().map(|key| self.show(key)).collect();
+                elsewhere(format!("remove it; known here: {}", known.join(", ")))
             }
+        }
+    }
+
+    /// A key of this room as it is written: `weight`, [agent], [[service.backend]].
+    fn show(&self, key: &Key) -> String {
+        match key.kind {
+            Kind::Value => format!("`{}`", key.name),
+            kind => self.child_title(key.name, kind == Kind::Sections),
         }
     }
 }
@@ -217,7 +234,7 @@ mod tests {
             (&SERVICE, "lb_algo", false, "that is `scheduler` of [[service]] here"),
             (&INTERFACE, "colour", false, "remove it; known here: `name`, `mode`"),
         ] {
-            assert_eq!(room.remedy_for_unknown(name, is_section), remedy, "{name} in {}", room.title());
+            assert_eq!(room.remedy_for_unknown(name, is_section).help, remedy, "{name} in {}", room.title());
         }
     }
 }

@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 use super::code::Code;
 use super::diagnostic::Sink;
 use super::problem::Problem;
-use super::schema::{Kind, Room};
+use super::schema::{Kind, Remedy, Room};
 use super::source::quote;
 
 /// A table being read.
@@ -18,6 +18,16 @@ pub(super) struct Section<'a> {
     header: Range<usize>,
     table: &'a DeTable<'a>,
     taken: Vec<&'static str>,
+    missing: Vec<Missing>,
+}
+
+/// A key that should be there. It is reported at the end, when it is known that it was not misspelled.
+struct Missing {
+    name: &'static str,
+    code: Code,
+    span: Range<usize>,
+    message: String,
+    help: String,
 }
 
 /// A value with its place; the key's place where the value has none of its own.
@@ -29,7 +39,7 @@ struct Found<'a> {
 impl<'a> Section<'a> {
     /// `header` is where a missing key is reported.
     pub(super) fn new(room: &'static Room, header: Range<usize>, table: &'a DeTable<'a>) -> Self {
-        Self { room, header, table, taken: Vec::new() }
+        Self { room, header, table, taken: Vec::new(), missing: Vec::new() }
     }
 
     pub(super) fn header(&self) -> Range<usize> {
@@ -72,9 +82,15 @@ impl<'a> Section<'a> {
         if !self.has(name) {
             let example = self.example(name);
             let message = format!("{} has no `{name}`", self.room.title());
-            sink.report(Code::MissingKey, self.header(), message, format!("add a line like `{name} = {example}`"));
+            let help = format!("add a line like `{name} = {example}`");
+            self.missing(name, Code::MissingKey, self.header(), &message, &help);
         }
         self.parsed(name, parse, sink)
+    }
+
+    /// Says that `name` is not there and must be, unless a key turns out to be its misspelling.
+    pub(super) fn missing(&mut self, name: &'static str, code: Code, span: Range<usize>, message: &str, help: &str) {
+        self.missing.push(Missing { name, code, span, message: message.to_owned(), help: help.to_owned() });
     }
 
     /// An integer within `range`; `code` and `help` are for one outside.
@@ -154,8 +170,9 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Reports every key that was not taken.
+    /// Reports every key that was not taken, and what is missing.
     pub(super) fn finish(self, sink: &mut Sink) {
+        let mut meant = Vec::new();
         for (key, value) in self.table {
             let name: &str = key.get_ref();
             if self.taken.contains(&name) {
@@ -168,13 +185,19 @@ impl<'a> Section<'a> {
                 }
                 _ => (false, false),
             };
-            let help = self.room.remedy_for_unknown(name, is_section);
+            let Remedy { help, meant: key_meant } = self.room.remedy_for_unknown(name, is_section);
+            meant.extend(key_meant);
             if is_section {
                 let title = self.room.child_title(quote(name).trim_matches('`'), many);
                 sink.report(Code::UnknownSection, key.span(), format!("unknown section {title}"), help);
             } else {
-                let message = format!("unknown key {} in {}", quote(name), self.room.title());
+                let message = format!("unknown key {} {}", quote(name), self.room.place());
                 sink.report(Code::UnknownKey, key.span(), message, help);
+            }
+        }
+        for Missing { name, code, span, message, help } in self.missing {
+            if !meant.contains(&name) {
+                sink.report(code, span, message, help);
             }
         }
     }

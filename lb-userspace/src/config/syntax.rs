@@ -76,20 +76,25 @@ fn report_one(message: &str, span: Range<usize>, source: &Source<'_>, sink: &mut
     }
     let (what, expected) = message.split_once(", expected ").unwrap_or((message, ""));
     let is = |starts: &[&str]| starts.iter().any(|start| what.starts_with(start));
+    let mut span = span;
     let (message, help) = if line.contains(['“', '”', '„', '‘', '’']) {
         ("typographic quotes".into(), "use the straight quotes `\"` around text".into())
     } else if is(&["string values must be quoted", "invalid float", "invalid integer", "unexpected leading zero"])
         || is(&["invalid date", "invalid time", "invalid value"])
     {
+        if let Some(value) = value_of(source, index) {
+            span = value;
+        }
         bare_value(line)
+    } else if line.ends_with('{') || line.starts_with('}') {
+        (
+            "braces around a section".into(),
+            "sections begin with [name] or [[name]] and end where the next begins".into(),
+        )
+    } else if line.contains(':') && !line.contains('=') {
+        ("`:` behind a key".into(), "put `=` between key and value".into())
     } else if is(&["key with no value"]) {
-        let help = if line.ends_with('{') {
-            "sections are written [name] or [[name]], without braces"
-        } else if line.contains(':') {
-            "put `=` between key and value, not `:`"
-        } else {
-            "write `key = value`; text stands in quotes; comments begin with `#`"
-        };
+        let help = "write `key = value`; text stands in quotes; comments begin with `#`";
         ("a key without a value".into(), help.into())
     } else if is(&["unclosed table", "unclosed array table"]) {
         ("the section header is not closed".into(), "write [name] or [[name]], with nothing else inside".into())
@@ -109,6 +114,15 @@ fn report_one(message: &str, span: Range<usize>, source: &Source<'_>, sink: &mut
         (what.to_owned(), format!("expected {expected}"))
     };
     sink.report(Code::Syntax, span, message, help);
+}
+
+/// The place of the value on line `index`, without comment; none if there is no value.
+fn value_of(source: &Source<'_>, index: usize) -> Option<Range<usize>> {
+    let line = source.line(index);
+    let (key, value) = line.split_once('=')?;
+    let value = value.split('#').next().unwrap_or_default();
+    let start = source.line_start(index)? + key.len() + 1 + (value.len() - value.trim_start().len());
+    (!value.trim().is_empty()).then(|| start..start + value.trim().len())
 }
 
 /// Message and remedy for a value that is no TOML value, mostly text without quotes.

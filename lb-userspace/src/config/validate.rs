@@ -6,12 +6,16 @@ use std::hash::Hash;
 use std::net::SocketAddrV4;
 use std::ops::Range;
 
+use lb_common::abi::RING_SLOTS;
+use lb_common::service::Scheduler;
 use toml::Spanned;
 
 use super::code::Code;
 use super::diagnostic::{Sink, counted};
-use super::model::Scheduler;
 use super::read::{Draft, ServiceDraft};
+
+/// A service's region in the ring table has two halves, the one in use and the next; each backend needs a slot in both.
+const MAX_PER_SERVICE: u32 = RING_SLOTS / 2;
 
 /// Reports every broken relation of `draft`. Entries that could not be read take no part.
 pub(super) fn validate(draft: &Draft, sink: &mut Sink) {
@@ -40,6 +44,11 @@ pub(super) fn validate(draft: &Draft, sink: &mut Sink) {
             let help = "remove one of the two; for a larger share raise its `weight`";
             sink.report(Code::DuplicateBackend, again.span(), message, help);
             sink.note("first given", first);
+        }
+        if let Some(excess) = usize::try_from(MAX_PER_SERVICE).ok().and_then(|most| service.backends.get(most)) {
+            let message = format!("more than {MAX_PER_SERVICE} backends in one service");
+            let help = "move some of them to a service of their own, with another listen address";
+            sink.report(Code::RingFull, excess.header.clone(), message, help);
         }
         weights(service, sink);
     }
@@ -84,8 +93,8 @@ fn weights(service: &ServiceDraft, sink: &mut Sink) {
         return;
     };
     let weighted = match service.scheduler {
-        Some(Scheduler::RoundRobin) => Scheduler::WeightedRoundRobin,
-        Some(Scheduler::LeastConn) => Scheduler::WeightedLeastConn,
+        Some(Scheduler::Rr) => Scheduler::Wrr,
+        Some(Scheduler::Lc) => Scheduler::Wlc,
         _ => return,
     };
     if let Some(other) = serving.find(|weight| weight.get_ref() != first.get_ref()) {
