@@ -60,7 +60,10 @@ fn every_golden_file_prints_its_text() {
             failures += &format!("{}: the text differs\n{}", path.display(), diff(&expected, &text));
         }
     }
-    assert!(failures.is_empty(), "\n{failures}\nIf the new texts are right: BLESS=1 cargo test --test config_golden\n");
+    assert!(
+        failures.is_empty(),
+        "\n{failures}\nIf the new texts are right: BLESS=1 cargo test -p lb-userspace --test config_golden\n"
+    );
 }
 
 #[test]
