@@ -1,0 +1,89 @@
+//! Words of the small enums, with a suggestion when a word is none of them.
+
+use lb_common::service::{NoConn, Scheduler};
+
+use super::code::Code;
+use super::model::Mode;
+use super::problem::Problem;
+use super::source::quote;
+use super::suggest::nearest;
+
+/// What other balancers, drivers and people call it, and the word here.
+const SYNONYMS: [(&str, &str); 14] = [
+    ("round-robin", "rr"),
+    ("round_robin", "rr"),
+    ("roundrobin", "rr"),
+    ("least-conn", "lc"),
+    ("least_conn", "lc"),
+    ("leastconn", "lc"),
+    ("source", "sh"),
+    ("ip-hash", "sh"),
+    ("maglev", "mh"),
+    ("native", "xdp"),
+    ("generic", "xdp-generic"),
+    ("skb", "xdp-generic"),
+    ("reset", "rst"),
+    ("reject", "rst"),
+];
+
+/// Reads the `mode` of an interface.
+pub(super) fn parse_mode(text: &str) -> Result<Mode, Problem> {
+    one_of(text, "a mode", Mode::ALL, |mode| mode.name())
+}
+
+/// Reads the `scheduler` of a service.
+pub(super) fn parse_scheduler(text: &str) -> Result<Scheduler, Problem> {
+    one_of(text, "a scheduler", Scheduler::ALL, |scheduler| scheduler.name())
+}
+
+/// Reads the `no_conn` of a service.
+pub(super) fn parse_no_conn(text: &str) -> Result<NoConn, Problem> {
+    one_of(text, "a no_conn policy", NoConn::ALL, |policy| policy.name())
+}
+
+fn one_of<T: Copy>(text: &str, what: &str, all: &[T], name: impl Fn(T) -> &'static str) -> Result<T, Problem> {
+    if let Some(found) = all.iter().copied().find(|value| name(*value) == text) {
+        return Ok(found);
+    }
+    let words: Vec<&str> = all.iter().map(|value| name(*value)).collect();
+    let synonym = SYNONYMS.iter().find(|(theirs, ours)| *theirs == text && words.contains(ours));
+    let meant = synonym.map(|(_, ours)| *ours).or_else(|| nearest(text, words.iter().copied()));
+    let list = words.join(", ");
+    let help = match meant {
+        Some(word) => format!("did you mean `{word}`? The words are {list}"),
+        None => format!("use one of {list}"),
+    };
+    Err(Problem::new(Code::UnknownWord, format!("{} is not {what}", quote(text)), help))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_names_its_variant() {
+        for &mode in Mode::ALL {
+            assert_eq!(parse_mode(mode.name()), Ok(mode));
+        }
+        for &scheduler in Scheduler::ALL {
+            assert_eq!(parse_scheduler(scheduler.name()), Ok(scheduler));
+        }
+        for &policy in NoConn::ALL {
+            assert_eq!(parse_no_conn(policy.name()), Ok(policy));
+        }
+    }
+
+    #[test]
+    fn the_words_of_others_lead_to_ours() {
+        for (text, help) in [
+            ("roundrobin", "did you mean `rr`?"),
+            ("RR", "did you mean `rr`?"),
+            ("maglev", "did you mean `mh`?"),
+            ("native", "use one of rr, wrr, lc, wlc, sh, mh"),
+            ("", "use one of rr, wrr, lc, wlc, sh, mh"),
+        ] {
+            let problem = parse_scheduler(text).expect_err(text);
+            assert!(problem.help.starts_with(help), "{text}: {problem:?}");
+        }
+    }
+}
