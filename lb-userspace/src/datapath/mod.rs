@@ -1,0 +1,186 @@
+//! The packet path as the agent sees it: one facade over the eBPF object, its maps and its links.
+//!
+//! Owns loading, pinning, attaching, typed tables, the plan from config to tables, events, expiry and the next-hop
+//! generation. Types of the loader library stay inside. What a conn or a service is, `lb_common` says.
+
+mod apply;
+mod attach;
+mod bpf;
+pub mod clock;
+mod error;
+mod loader;
+mod mode;
+mod netdev;
+mod pins;
+pub mod plan;
+mod preflight;
+pub mod ring;
+mod scan;
+mod tables;
+
+use std::sync::Mutex;
+
+use aya::{
+    Ebpf,
+    programs::{Program, TestRun, TestRunOptions},
+};
+use lb_common::{abi, control::Control};
+
+pub use attach::{InterfaceStatus, LinkStatus};
+pub use clock::Ticks;
+pub use error::{Error, Result};
+pub use loader::{InterfaceSettings, Report, Settings, unload};
+pub use mode::{Hook, Mode};
+pub use pins::versioned;
+pub use plan::{DesiredBackend, DesiredService, Ids, Plan};
+pub use scan::Scan;
+pub use tables::{Array, Table, TableSizes, Tables};
+
+/// The loaded and attached packet path. Dropping it leaves everything attached; [`Datapath::detach`] does not.
+///
+/// All methods take `&self` and may be called from any thread.
+#[derive(Debug)]
+pub struct Datapath {
+    tables: Tables,
+    report: Report,
+    ticks: Ticks,
+    ebpf: Ebpf,
+    /// `control` is one element with several writers of ours: each reads, changes and writes it as a whole.
+    control: Mutex<()>,
+    pins: pins::PinDir,
+}
+
+impl Datapath {
+    /// Loads `object`, adopting what an earlier agent left, and attaches it. Blocks for about 60 ms.
+    ///
+    /// `object` must be aligned to 8 bytes (`aya::include_bytes_aligned!`, or a `Vec` as read from a file).
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`]; then nothing that this call made is left, and links of an earlier agent run their old program.
+    pub fn open(object: &[u8], settings: &Settings) -> Result<Self> {
+        let loaded = loader::load(object, settings)?;
+        let mut datapath = Self {
+            tables: loaded.tables,
+            report: loaded.report,
+            ticks: Ticks { hz: 0 },
+            ebpf: loaded.ebpf,
+            control: Mutex::new(()),
+            pins: loaded.pins,
+        };
+        // Routes and neighbours may have changed while no agent watched them.
+        datapath.new_hops()?;
+        datapath.ticks = datapath.calibrate()?;
+        loaded.undo.keep();
+        Ok(datapath)
+    }
+
+    /// The typed tables.
+    #[must_use]
+    pub const fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// What the start did: interfaces with their hooks, adopted maps, notes for the operator.
+    #[must_use]
+    pub const fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// The kernel's tick rate.
+    #[must_use]
+    pub const fn ticks(&self) -> Ticks {
+        self.ticks
+    }
+
+    /// Brings the tables to the desired services: the fewest writes, live conns untouched.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Plan`] if the services do not fit; then nothing was written.
+    pub fn apply(&self, desired: &[DesiredService]) -> Result<(Plan, Ids)> {
+        apply::apply(&self.tables, desired, |change| self.steer(change))
+    }
+
+    /// Frees the ids of removed backends without conns; answers which.
+    ///
+    /// `conns` is the number of entries per backend id that a sweep found which began after the last [`Self::apply`].
+    ///
+    /// # Errors
+    ///
+    /// A table cannot be read or written.
+    pub fn reclaim(&self, conns: &[u32]) -> Result<Vec<u16>> {
+        apply::reclaim(&self.tables, conns, |change| self.steer(change))
+    }
+
+    /// Makes every cached next hop be looked up again.
+    ///
+    /// # Errors
+    ///
+    /// `control` cannot be written.
+    pub fn new_hops(&self) -> Result<()> {
+        self.steer(&|control| control.hop_gen = control.hop_gen.wrapping_add(1).max(1))
+    }
+
+    /// Tells the packet path after which silence a half-open conn is dead.
+    ///
+    /// # Errors
+    ///
+    /// `control` cannot be written.
+    pub fn set_syn_recv(&self, timeout: std::time::Duration) -> Result<()> {
+        let ticks = self.ticks.from_duration(timeout);
+        self.steer(&|control| control.syn_recv_jiffies = ticks)
+    }
+
+    /// Reads the kernel's clocks.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses to run `lb_clock`.
+    pub fn clock(&self) -> Result<clock::Reading> {
+        let _only_writer = self.control.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let Some(Program::Xdp(program)) = self.ebpf.program(abi::PROG_CLOCK) else {
+            let why = "it is not an XDP program".to_owned();
+            return Err(Error::Object { what: format!("run {}", abi::PROG_CLOCK), why });
+        };
+        // The kernel wants a packet: an empty Ethernet frame will do.
+        let options = TestRunOptions { data_in: Some(&[0; 64]), ..TestRunOptions::default() };
+        program.test_run(options).map_err(|error| Error::object(format!("run {}", abi::PROG_CLOCK), &error))?;
+        let control = self.tables.control.get(0)?;
+        Ok(clock::Reading { jiffies: control.clock_jiffies, ns: control.clock_ns })
+    }
+
+    /// Takes everything off: links, programs, maps with all conns; tells what. As [`unload`], for the running agent.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses to detach.
+    pub fn detach(self) -> Result<Vec<String>> {
+        let mut done = Vec::new();
+        loader::remove_all(self.pins, &mut done)?;
+        Ok(done)
+    }
+
+    /// Reads `control`, changes it and writes it back.
+    fn steer(&self, change: &dyn Fn(&mut Control)) -> Result<()> {
+        let _only_writer = self.control.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut control = self.tables.control.get(0)?;
+        change(&mut control);
+        self.tables.control.set(0, &control)
+    }
+
+    fn calibrate(&self) -> Result<Ticks> {
+        let mut span = clock::SPAN;
+        for _ in 0..5 {
+            let first = self.clock()?;
+            std::thread::sleep(span);
+            if let Some(hz) = clock::rate(first, self.clock()?) {
+                return Ok(Ticks { hz });
+            }
+            // A virtual machine that was not scheduled: look at a longer stretch.
+            span *= 2;
+        }
+        let why = "jiffies and CLOCK_MONOTONIC do not agree on a tick rate of 100, 250, 300 or 1000 Hz".to_owned();
+        Err(Error::Object { what: "find the kernel's tick rate".to_owned(), why })
+    }
+}

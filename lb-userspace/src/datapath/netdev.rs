@@ -1,0 +1,126 @@
+//! The network interfaces as the kernel describes them: one rtnetlink dump.
+//!
+//! Owns the question "which interfaces are there, of which kind, with which XDP program"; which hook suits one is
+//! `mode`. It asks over a socket, not in /sys: after `nsenter --net` /sys still shows another namespace.
+
+use std::io;
+
+use rtnetlink::{
+    packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload},
+    packet_route::{
+        RouteNetlinkMessage,
+        link::{InfoKind, InfoPortKind, LinkAttribute, LinkInfo, LinkMessage, LinkXdp, XdpAttached},
+    },
+    sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
+};
+
+use super::error::{Error, Result};
+
+/// An interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct NetDev {
+    pub(super) index: u32,
+    pub(super) name: String,
+    /// The kind of a virtual interface, as in `ip -d link`.
+    pub(super) kind: Option<String>,
+    /// The bus of the device behind it: "pci", "virtio", …
+    pub(super) bus: Option<String>,
+    /// It is a port of a bond or of a team.
+    pub(super) bonded: bool,
+    /// The XDP program it runs.
+    pub(super) xdp: Option<XdpState>,
+}
+
+/// The XDP program of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct XdpState {
+    pub(super) program: Option<u32>,
+    pub(super) generic: bool,
+}
+
+/// Every interface of this network namespace.
+pub(super) fn list() -> Result<Vec<NetDev>> {
+    dump().map_err(Error::io("list the network interfaces"))
+}
+
+fn dump() -> io::Result<Vec<NetDev>> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let payload = NetlinkPayload::from(RouteNetlinkMessage::GetLink(LinkMessage::default()));
+    let mut request = NetlinkMessage::new(header, payload);
+    request.finalize();
+    let mut bytes = vec![0; request.buffer_len()];
+    request.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
+    let mut found = Vec::new();
+    loop {
+        let (bytes, _from) = socket.recv_from_full()?;
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
+            match message.payload {
+                NetlinkPayload::Done(_) => return Ok(found),
+                NetlinkPayload::Error(error) => return Err(error.to_io()),
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => found.push(describe(&link)),
+                _ => {}
+            }
+            // Messages in a datagram are aligned to 4 bytes.
+            let length = (message.header.length as usize).next_multiple_of(4).max(16);
+            rest = rest.get(length..).unwrap_or_default();
+        }
+    }
+}
+
+fn describe(link: &LinkMessage) -> NetDev {
+    let mut dev = NetDev { index: link.header.index, ..NetDev::default() };
+    for attribute in &link.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => dev.name.clone_from(name),
+            LinkAttribute::ParentDevBusName(bus) => dev.bus = Some(bus.clone()),
+            LinkAttribute::LinkInfo(infos) => {
+                for info in infos {
+                    match info {
+                        LinkInfo::Kind(kind) => dev.kind = Some(kind_name(kind)),
+                        LinkInfo::PortKind(InfoPortKind::Bond) => dev.bonded = true,
+                        LinkInfo::PortKind(InfoPortKind::Other(kind)) if kind == "team" => dev.bonded = true,
+                        _ => {}
+                    }
+                }
+            }
+            LinkAttribute::Xdp(attributes) => dev.xdp = xdp_state(attributes),
+            _ => {}
+        }
+    }
+    dev
+}
+
+fn kind_name(kind: &InfoKind) -> String {
+    kind.to_string()
+}
+
+fn xdp_state(attributes: &[LinkXdp]) -> Option<XdpState> {
+    let mut attached = None;
+    let mut program = None;
+    for attribute in attributes {
+        match attribute {
+            LinkXdp::Attached(XdpAttached::None) => {}
+            LinkXdp::Attached(mode) => attached = Some(*mode),
+            LinkXdp::ProgId(id) => program = Some(*id),
+            _ => {}
+        }
+    }
+    attached.map(|mode| XdpState { program, generic: mode == XdpAttached::SocketBuffer })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_loopback_interface_is_always_there() {
+        let found = super::list().unwrap();
+        let lo = found.iter().find(|dev| dev.name == "lo").expect("lo");
+        assert_eq!((lo.index, lo.xdp), (1, None));
+    }
+}

@@ -1,0 +1,451 @@
+//! Start, restart, failure and unload of the packet path, with the real object and the real kernel.
+//!
+//! Every test runs in a thread with its own network and mount namespace and its own BPF file system: whatever happens,
+//! the kernel takes links, pins, interfaces and mounts back when the thread ends.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+};
+
+use lb_common::{
+    addr::Ipv4,
+    conn::{Conn, Direction, FlowKey, Origin},
+    service::{NoConn, OnDown, Scheduler, ServiceKey},
+    tcp::flag,
+};
+use lb_userspace::datapath::{
+    self, Datapath, DesiredBackend, DesiredService, Error, Hook, InterfaceSettings, Mode, Settings, TableSizes,
+};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
+
+fn object() -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/lb.o");
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; run cargo xtask build-ebpf", path.display()))
+}
+
+/// The namespaces of one test.
+struct World {
+    bpffs: PathBuf,
+}
+
+/// Runs a test in namespaces of its own, with a veth pair `va`–`vb`.
+fn world(test: impl FnOnce(&World) + Send + 'static) {
+    let dir = tempfile::tempdir().unwrap();
+    let bpffs = dir.path().to_owned();
+    let result = thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("unshare: these tests need root");
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        mount(Some("bpf"), &bpffs, Some("bpf"), MsFlags::empty(), none).unwrap();
+        run("ip link add va type veth peer name vb");
+        test(&World { bpffs });
+    })
+    .join();
+    if let Err(panic) = result {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn run(command: &str) -> String {
+    let mut words = command.split_whitespace();
+    let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
+    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+impl World {
+    fn root(&self) -> PathBuf {
+        self.bpffs.join("lb")
+    }
+
+    fn pins(&self) -> PathBuf {
+        datapath::versioned(&self.root())
+    }
+
+    fn settings(&self, interfaces: &[(&str, Mode)]) -> Settings {
+        Settings {
+            pin_dir: self.root(),
+            tables: TableSizes { conns: 20_000, half_open: 100, services: 4, backends: 16 },
+            interfaces: interfaces
+                .iter()
+                .map(|(name, mode)| InterfaceSettings { name: (*name).to_owned(), mode: *mode })
+                .collect(),
+        }
+    }
+
+    fn open(&self, interfaces: &[(&str, Mode)]) -> Result<Datapath, Error> {
+        Datapath::open(&object(), &self.settings(interfaces))
+    }
+
+    fn refuse(&self, interfaces: &[(&str, Mode)]) -> Error {
+        self.open(interfaces).map(drop).expect_err("the start should fail")
+    }
+
+    fn pinned(&self) -> Vec<String> {
+        let Ok(entries) = std::fs::read_dir(self.pins()) else { return Vec::new() };
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+/// The id of the XDP program that the kernel names for an interface.
+fn xdp_program(interface: &str) -> Option<u32> {
+    let text = run(&format!("ip -d link show dev {interface}"));
+    let (_, rest) = text.split_once("prog/xdp id ")?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
+/// The ids of the programs at the TCX ingress of an interface.
+fn tc_programs(interface: &str) -> Vec<u32> {
+    let (_, programs) =
+        aya::programs::SchedClassifier::query_tcx(interface, aya::programs::TcAttachType::Ingress).unwrap();
+    programs.iter().map(|program| program.id()).collect()
+}
+
+const CLIENT: Ipv4 = Ipv4([10, 80, 1, 1]);
+const VIP: Ipv4 = Ipv4([10, 80, 1, 243]);
+const BACKEND: Ipv4 = Ipv4([192, 168, 80, 167]);
+
+fn service() -> DesiredService {
+    DesiredService {
+        name: "mysql".to_owned(),
+        listen: ServiceKey::tcp(VIP, 3306),
+        scheduler: Scheduler::Rr,
+        no_conn: NoConn::Drop,
+        on_down: OnDown::Rst,
+        backends: vec![DesiredBackend { addr: BACKEND, port: 3306, weight: 1, drain: false, down: false }],
+    }
+}
+
+/// Both entries of a conn of the client's port.
+fn conn(port: u16) -> [(FlowKey, Conn); 2] {
+    let forward = Conn {
+        src: CLIENT,
+        dst: BACKEND,
+        sport: port,
+        dport: 3306,
+        backend: 0,
+        dir: Direction::Forward,
+        seen: flag::SYN | flag::ACK,
+        macs: Default::default(),
+        ifindex: 0,
+        hop_gen: 0,
+        last_seen: 7,
+        ack: 1,
+        seq: 2,
+        created: 3,
+        origin: Origin::Local,
+        once: 0,
+        service: 0,
+        bytes: 4,
+    };
+    let reverse = Conn { src: VIP, sport: 3306, dst: CLIENT, dport: port, dir: Direction::Reverse, ..forward };
+    [(FlowKey::tcp(CLIENT, port, VIP, 3306), forward), (FlowKey::tcp(BACKEND, 3306, CLIENT, port), reverse)]
+}
+
+#[test]
+fn a_restart_adopts_links_and_conns_and_replaces_the_programs() {
+    world(|world| {
+        let first = world.open(&[("va", Mode::Xdp), ("vb", Mode::Tc)]).unwrap();
+        assert!(first.report().adopted_maps.is_empty() && first.report().notes.is_empty());
+        let before = first.report().interfaces.clone();
+        assert_eq!(before[0].hook, Hook::XdpNative);
+        assert_eq!(before[0].links.iter().map(|link| link.hook).collect::<Vec<_>>(), [Hook::XdpNative, Hook::Tc]);
+        assert_eq!((before[1].hook, before[1].links.len()), (Hook::Tc, 1));
+        let (plan, ids) = first.apply(&[service()]).unwrap();
+        assert!(!plan.is_empty());
+        assert_eq!(ids.backends, [[0]]);
+        let [forward, reverse] = conn(40_000);
+        first.tables().conns.insert_many(&[forward, reverse]).unwrap();
+        let generation = first.tables().control.get(0).unwrap().hop_gen;
+
+        // As after kill -9: nothing but the descriptors goes.
+        drop(first);
+        assert_eq!(xdp_program("va"), Some(before[0].links[0].program_id), "still attached without an agent");
+
+        let second = world.open(&[("va", Mode::Xdp), ("vb", Mode::Tc)]).unwrap();
+        assert_eq!(second.report().adopted_maps, lb_common::abi::map::ALL);
+        for (old, new) in before.iter().zip(&second.report().interfaces) {
+            for (old, new) in old.links.iter().zip(&new.links) {
+                assert_eq!(old.link_id, new.link_id, "{new:?}");
+                assert_ne!(old.program_id, new.program_id, "{new:?}");
+                assert!(new.adopted);
+            }
+        }
+        assert_eq!(xdp_program("va"), Some(second.report().interfaces[0].links[0].program_id));
+        assert_eq!(tc_programs("vb"), [second.report().interfaces[1].links[0].program_id]);
+        assert_eq!(second.tables().conns.get(&forward.0).unwrap(), Some(forward.1));
+        assert_eq!(second.tables().conns.get(&reverse.0).unwrap(), Some(reverse.1));
+        assert!(second.apply(&[service()]).unwrap().0.is_empty(), "the same config changes nothing");
+        assert!(second.tables().control.get(0).unwrap().hop_gen > generation, "next hops are looked up again");
+    });
+}
+
+#[test]
+fn a_partial_set_of_pins_is_completed() {
+    world(|world| {
+        drop(world.open(&[("va", Mode::Xdp)]).unwrap());
+        let all = world.pinned();
+        for name in ["half_open", "stats", "link_va_tc"] {
+            std::fs::remove_file(world.pins().join(name)).unwrap();
+        }
+        let again = world.open(&[("va", Mode::Xdp)]).unwrap();
+        assert_eq!(again.report().adopted_maps.len(), lb_common::abi::map::ALL.len() - 2);
+        assert_eq!(again.report().interfaces[0].links.iter().map(|l| l.adopted).collect::<Vec<_>>(), [true, false]);
+        assert_eq!(world.pinned(), all);
+    });
+}
+
+#[test]
+fn a_pin_of_another_shape_is_refused_and_left_alone() {
+    world(|world| {
+        std::fs::create_dir_all(world.pins()).unwrap();
+        let pin = world.pins().join("conns");
+        run(&format!("bpftool map create {} type hash key 16 value 56 entries 10 name conns", pin.display()));
+        let error = world.refuse(&[("va", Mode::Tc)]);
+        assert!(matches!(&error, Error::PinMismatch { path, .. } if *path == pin), "{error}");
+        let text = error.to_string();
+        assert!(text.contains("value size 56 instead of 64") && text.contains("lb-agent unload"), "{text}");
+        assert_eq!(world.pinned(), ["conns"]);
+        assert!(tc_programs("va").is_empty());
+    });
+}
+
+#[test]
+fn pinned_maps_keep_their_size_and_the_operator_is_told() {
+    world(|world| {
+        drop(world.open(&[("va", Mode::Tc)]).unwrap());
+        let mut settings = world.settings(&[("va", Mode::Tc)]);
+        settings.tables.conns = 50_000;
+        let second = Datapath::open(&object(), &settings).unwrap();
+        assert_eq!(second.tables().conns.capacity(), 40_000);
+        let notes = &second.report().notes;
+        assert!(notes.len() == 1 && notes[0].contains("conns keeps its 40000"), "{notes:?}");
+    });
+}
+
+#[test]
+fn an_unknown_interface_is_named_together_with_those_that_exist() {
+    world(|world| {
+        let error = world.refuse(&[("va", Mode::Tc), ("eth9", Mode::Auto)]);
+        let Error::NoInterface { name, mut known } = error else { panic!("{error}") };
+        known.sort();
+        assert_eq!((name.as_str(), known), ("eth9", vec!["lo".to_owned(), "va".to_owned(), "vb".to_owned()]));
+        assert!(!world.root().exists(), "nothing was made");
+    });
+}
+
+#[test]
+fn an_occupied_xdp_hook_is_refused_with_the_id_of_the_program() {
+    world(|world| {
+        let mut other = aya::Ebpf::load(&object()).unwrap();
+        let program: &mut aya::programs::Xdp = other.program_mut("lb_xdp_pass").unwrap().try_into().unwrap();
+        program.load().unwrap();
+        program.attach("va", aya::programs::xdp::XdpMode::Driver).unwrap();
+        let id = program.info().unwrap().id();
+
+        let error = world.refuse(&[("vb", Mode::Tc), ("va", Mode::Xdp)]);
+        assert!(matches!(&error, Error::XdpBusy { program, .. } if *program == Some(id)), "{error}");
+        assert!(error.to_string().contains(&format!("bpftool prog show id {id}")), "{error}");
+        // The start had attached to vb, and to the TC hook of va.
+        assert_eq!((tc_programs("va"), tc_programs("vb")), (vec![], vec![]));
+        assert_eq!(xdp_program("va"), Some(id), "the other program stays");
+        assert!(!world.root().exists());
+    });
+}
+
+#[test]
+fn a_failed_restart_leaves_the_old_program_running() {
+    world(|world| {
+        let first = world.open(&[("va", Mode::Tc)]).unwrap();
+        let running = first.report().interfaces[0].links[0].program_id;
+        drop(first);
+        let before = world.pinned();
+        // The loopback driver has no native XDP.
+        let error = world.refuse(&[("va", Mode::Tc), ("lo", Mode::Xdp)]);
+        assert!(matches!(&error, Error::Attach { interface, .. } if interface == "lo"), "{error}");
+        assert_eq!(tc_programs("va"), [running]);
+        assert_eq!((tc_programs("lo"), world.pinned()), (vec![], before));
+    });
+}
+
+#[test]
+fn the_link_of_an_interface_that_was_made_anew_is_replaced() {
+    world(|world| {
+        let first = world.open(&[("va", Mode::Xdp)]).unwrap();
+        let old = first.report().interfaces[0].clone();
+        drop(first);
+        run("ip link del va");
+        run("ip link add va type veth peer name vb");
+        let second = world.open(&[("va", Mode::Xdp)]).unwrap();
+        let new = &second.report().interfaces[0];
+        assert_ne!(old.ifindex, new.ifindex);
+        assert!(new.links.iter().all(|link| !link.adopted));
+        assert_eq!(xdp_program("va"), Some(new.links[0].program_id));
+        assert_eq!(tc_programs("va"), [new.links[1].program_id]);
+    });
+}
+
+#[test]
+fn a_changed_mode_or_list_of_interfaces_takes_links_off() {
+    world(|world| {
+        let first = world.open(&[("va", Mode::Xdp), ("vb", Mode::Tc)]).unwrap();
+        let tc = first.report().interfaces[0].links[1].link_id;
+        drop(first);
+        let second = world.open(&[("va", Mode::Tc)]).unwrap();
+        assert_eq!(second.report().interfaces[0].links[0].link_id, tc);
+        assert_eq!((xdp_program("va"), tc_programs("vb")), (None, vec![]));
+        let notes = second.report().notes.join("; ");
+        assert!(notes.contains("detached from va (xdp)") && notes.contains("detached from vb (tc)"), "{notes}");
+        drop(second);
+        let third = world.open(&[("va", Mode::XdpGeneric)]).unwrap();
+        assert_eq!(third.report().interfaces[0].hook, Hook::XdpGeneric);
+        drop(third);
+        let fourth = world.open(&[("va", Mode::Xdp)]).unwrap();
+        assert_eq!(fourth.report().interfaces[0].hook, Hook::XdpNative);
+        assert!(!fourth.report().interfaces[0].links[0].adopted);
+    });
+}
+
+#[test]
+fn auto_takes_tc_on_a_veth_and_says_why() {
+    world(|world| {
+        let datapath = world.open(&[("va", Mode::Auto)]).unwrap();
+        let status = &datapath.report().interfaces[0];
+        assert_eq!(status.hook, Hook::Tc);
+        assert!(status.why.starts_with("veth"), "{}", status.why);
+    });
+}
+
+#[test]
+fn interfaces_with_dots_in_their_names_can_be_pinned() {
+    world(|world| {
+        run("ip link add va.100 type veth peer name vc");
+        let first = world.open(&[("va.100", Mode::Tc)]).unwrap();
+        let id = first.report().interfaces[0].links[0].link_id;
+        drop(first);
+        let second = world.open(&[("va.100", Mode::Tc)]).unwrap();
+        assert_eq!(second.report().interfaces[0].links[0].link_id, id);
+    });
+}
+
+#[test]
+fn only_one_agent_uses_a_pin_directory() {
+    world(|world| {
+        let first = world.open(&[("va", Mode::Tc)]).unwrap();
+        assert!(matches!(world.refuse(&[("va", Mode::Tc)]), Error::Locked { .. }));
+        assert!(matches!(datapath::unload(&world.root()), Err(Error::Locked { .. })));
+        drop(first);
+        drop(world.open(&[("va", Mode::Tc)]).unwrap());
+    });
+}
+
+#[test]
+fn unload_leaves_nothing_behind() {
+    world(|world| {
+        drop(world.open(&[("va", Mode::Xdp), ("vb", Mode::Tc)]).unwrap());
+        let done = datapath::unload(&world.root()).unwrap();
+        assert!(done.iter().any(|line| line.contains("detached from va (xdp)")), "{done:?}");
+        assert_eq!((xdp_program("va"), tc_programs("va"), tc_programs("vb")), (None, vec![], vec![]));
+        assert!(!world.root().exists());
+        assert_eq!(datapath::unload(&world.root()).unwrap(), Vec::<String>::new(), "a second time there is nothing");
+
+        world.open(&[("va", Mode::Xdp)]).unwrap().detach().unwrap();
+        assert_eq!((xdp_program("va"), tc_programs("va")), (None, vec![]));
+        assert!(!world.pins().exists());
+    });
+}
+
+#[test]
+fn without_a_bpf_file_system_the_message_tells_how_to_mount_it() {
+    world(|world| {
+        nix::mount::umount(&world.bpffs).unwrap();
+        let text = world.refuse(&[("va", Mode::Tc)]).to_string();
+        assert!(text.contains(&format!("mount -t bpf bpf {}", world.bpffs.display())), "{text}");
+        assert!(!world.root().exists());
+    });
+}
+
+#[test]
+fn a_missing_capability_is_named() {
+    world(|world| {
+        drop_capabilities(&[21, 39]);
+        let error = world.refuse(&[("va", Mode::Tc)]);
+        assert!(matches!(&error, Error::Capabilities { missing } if missing == &["CAP_BPF"]), "{error}");
+    });
+}
+
+/// Takes capabilities out of the calling thread's effective set.
+fn drop_capabilities(numbers: &[u32]) {
+    // struct __user_cap_header_struct of version 3, and two struct __user_cap_data_struct.
+    let header = [0x2008_0522_u32, 0];
+    let mut data = [0_u32; 6];
+    // SAFETY: the kernel writes two structures of three words each.
+    assert_eq!(unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), data.as_mut_ptr()) }, 0);
+    for number in numbers {
+        data[(*number as usize / 32) * 3] &= !(1 << (number % 32));
+    }
+    // SAFETY: as above; the kernel only reads.
+    assert_eq!(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) }, 0);
+}
+
+#[test]
+fn large_tables_are_read_and_changed_in_slices() {
+    world(|world| {
+        let datapath = world.open(&[("va", Mode::Tc)]).unwrap();
+        let conns = &datapath.tables().conns;
+        let entries: Vec<_> = (10_000..25_000).flat_map(conn).collect();
+        assert_eq!(conns.insert_many(&entries).unwrap(), entries.len());
+        let mut found = Vec::new();
+        conns.for_each_slice(|slice| found.extend_from_slice(slice)).unwrap();
+        found.sort_by_key(|entry| entry.0);
+        let mut expected = entries.clone();
+        expected.sort_by_key(|entry| entry.0);
+        assert!(found == expected, "{} entries of {}", found.len(), expected.len());
+
+        // Every other key is missing: a batch stops at each of them and goes on.
+        let mut keys: Vec<FlowKey> = entries.iter().map(|entry| entry.0).collect();
+        keys.iter_mut().skip(1).step_by(2).for_each(|key| key.reserved1 = 1);
+        assert_eq!(conns.remove_many(&keys).unwrap(), entries.len() / 2);
+
+        let many: Vec<_> = (1_024..65_000).flat_map(conn).collect();
+        let error = conns.insert_many(&many).unwrap_err();
+        assert!(matches!(error, Error::Full { map: "conns", capacity: 40_000 }), "{error}");
+    });
+}
+
+#[test]
+fn the_clock_runs_at_a_known_rate() {
+    world(|world| {
+        let datapath = world.open(&[("va", Mode::Tc)]).unwrap();
+        let first = datapath.clock().unwrap();
+        thread::sleep(std::time::Duration::from_millis(100));
+        let second = datapath.clock().unwrap();
+        assert_eq!(datapath::clock::rate(first, second), Some(datapath.ticks().hz));
+    });
+}
+
+#[test]
+fn bytes_that_are_no_value_are_an_error_with_map_and_key() {
+    world(|world| {
+        let datapath = world.open(&[("va", Mode::Tc)]).unwrap();
+        let map = aya::maps::MapData::from_pin(world.pins().join("backends")).unwrap();
+        let mut raw: aya::maps::Array<_, [u8; 12]> = aya::maps::Map::Array(map).try_into().unwrap();
+        raw.set(3, [9; 12], 0).unwrap();
+        let text = datapath.tables().backends.get(3).unwrap_err().to_string();
+        assert!(text.contains("map backends, entry 3") && text.contains("byte 10 is 9"), "{text}");
+        assert!(datapath.tables().backends.all().is_err());
+    });
+}
+
+#[test]
+fn the_handle_may_be_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Datapath>();
+}
