@@ -1,1 +1,3 @@
 //! x
+pub mod control;
+pub mod ctl;
