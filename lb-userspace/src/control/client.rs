@@ -21,8 +21,8 @@ use std::{
     time::Duration,
 };
 
-/// How long the agent may take to accept, and for each line of an answer.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long the agent may take to accept, and for each line of an answer, unless the caller says otherwise.
+pub const PATIENCE: Duration = Duration::from_secs(15);
 /// The longest answer line that is read, in bytes.
 const MAX_LINE: u64 = 16 << 20;
 
@@ -87,9 +87,8 @@ impl fmt::Display for ClientError {
             ),
             Self::Silent(path) => write!(
                 f,
-                "the agent on {} does not answer within {} s: see its log, and whether the process is stopped",
-                path.display(),
-                PATIENCE.as_secs()
+                "the agent on {} does not answer: see its log, and whether the process is stopped",
+                path.display()
             ),
             Self::Io { path, source } => write!(f, "the connection to the agent on {} broke: {source}", path.display()),
             Self::Version(version) => write!(
@@ -112,6 +111,7 @@ pub type Result<T> = std::result::Result<T, ClientError>;
 pub struct Client {
     stream: BufReader<UnixStream>,
     path: PathBuf,
+    patience: Duration,
     line: Vec<u8>,
 }
 
@@ -122,8 +122,18 @@ impl Client {
     ///
     /// Nobody listens, the caller may not connect, or the agent is stuck.
     pub fn connect(path: &Path) -> Result<Self> {
-        let stream = open(path).map_err(|error| ClientError::of(path, error))?;
-        Ok(Self { stream: BufReader::with_capacity(64 << 10, stream), path: path.to_owned(), line: Vec::new() })
+        Self::connect_within(path, PATIENCE)
+    }
+
+    /// [`Client::connect`] with another limit than [`PATIENCE`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`Client::connect`].
+    pub fn connect_within(path: &Path, patience: Duration) -> Result<Self> {
+        let stream = open(path, patience).map_err(|error| ClientError::of(path, error))?;
+        let stream = BufReader::with_capacity(64 << 10, stream);
+        Ok(Self { stream, path: path.to_owned(), patience, line: Vec::new() })
     }
 
     /// The agent at a glance.
@@ -170,10 +180,10 @@ impl Client {
     ///
     /// See [`ClientError`].
     pub fn rate(&mut self, interval: Duration) -> Result<Vec<RateView>> {
-        self.patience(PATIENCE + interval)?;
+        self.wait_at_most(self.patience + interval)?;
         let interval_ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
         let rates = self.listing(&Request::Rate { interval_ms })?.collect();
-        self.patience(PATIENCE)?;
+        self.wait_at_most(self.patience)?;
         rates
     }
 
@@ -195,7 +205,7 @@ impl Client {
         self.single(&Request::Backend(command.clone()))
     }
 
-    fn patience(&self, time: Duration) -> Result<()> {
+    fn wait_at_most(&self, time: Duration) -> Result<()> {
         self.stream.get_ref().set_read_timeout(Some(time)).map_err(|error| self.broken(error))
     }
 
@@ -250,9 +260,9 @@ impl Client {
 }
 
 /// Connects with a time limit: the queue of a stopped agent may be full.
-fn open(path: &Path) -> io::Result<UnixStream> {
+fn open(path: &Path, patience: Duration) -> io::Result<UnixStream> {
     let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    let patience = TimeVal::milliseconds(i64::try_from(PATIENCE.as_millis()).unwrap_or(i64::MAX));
+    let patience = TimeVal::milliseconds(i64::try_from(patience.as_millis()).unwrap_or(i64::MAX));
     setsockopt(&fd, sockopt::SendTimeout, &patience)?;
     setsockopt(&fd, sockopt::ReceiveTimeout, &patience)?;
     loop {

@@ -22,6 +22,10 @@ pub(super) struct Args {
     #[arg(short, long, global = true, value_enum, default_value_t = Form::Table)]
     pub(super) output: Form,
 
+    /// How long the agent may take for each line of its answer
+    #[arg(long, global = true, value_name = "TIME", default_value = "15s", value_parser = timeout)]
+    pub(super) timeout: Duration,
+
     #[command(subcommand)]
     pub(super) verb: Verb,
 }
@@ -145,6 +149,16 @@ fn backend_address(text: &str) -> Result<SocketAddrV4, String> {
     text.parse().map_err(|_| "expected IP:PORT, such as 192.168.80.167:3306".to_owned())
 }
 
+fn timeout(text: &str) -> Result<Duration, String> {
+    // The kernel takes 0 for "wait forever".
+    let most = Duration::from_secs(86_400);
+    let timeout = text::parse_duration(text)?;
+    if (Duration::from_millis(1)..=most).contains(&timeout) {
+        return Ok(timeout);
+    }
+    Err("expected 1ms to 1d".to_owned())
+}
+
 fn interval(text: &str) -> Result<Duration, String> {
     let (least, most) = interval_range();
     let interval = text::parse_duration(text)?;
@@ -172,6 +186,7 @@ mod tests {
             ("conns --state open", "expected one of SYN_RECV, ESTABLISHED"),
             ("conns --client db1", "is no IPv4 address: write"),
             ("conns --idle-gt 5y", "expected a time"),
+            ("status --timeout 0", "expected 1ms to 1d"),
             ("rate --interval 50ms", "expected 100ms to 60s"),
         ] {
             let words = ["lbctl"].into_iter().chain(line.split(' '));

@@ -3,17 +3,22 @@
 //! The column widths, the order and the shortening of large numbers are those of ipvsadm 1.31 with `-n`. Ours are the
 //! product name in the first line, a word behind backends that take no new conns, and no blanks at line ends.
 
-use crate::control::protocol::{BackendView, ConnView, RateView, ServiceView, StatsView, Status};
+use crate::control::protocol::{BackendView, ConnView, Rate, RateView, ServiceView, StatsView, Status, Traffic};
 use lb_common::{abi::map, backend::BackendState};
 use std::{
     io::{self, Write},
     net::SocketAddrV4,
 };
 
+/// The first line of all listings but that of conns.
+fn product(out: &mut impl Write, status: &Status) -> io::Result<()> {
+    let size = status.tables.iter().find(|table| table.name == map::CONNS).map_or(0, |table| table.capacity);
+    writeln!(out, "LB Virtual Server version {} (size={size})", status.agent_version)
+}
+
 /// The columns of `ipvsadm -Ln`.
 pub(super) fn services(out: &mut impl Write, status: &Status, services: &[ServiceView]) -> io::Result<()> {
-    let size = status.tables.iter().find(|table| table.name == map::CONNS).map_or(0, |table| table.capacity);
-    writeln!(out, "LB Virtual Server version {} (size={size})", status.agent_version)?;
+    product(out, status)?;
     writeln!(out, "Prot LocalAddress:Port Scheduler Flags")?;
     writeln!(out, "  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn")?;
     for service in services {
@@ -44,12 +49,12 @@ pub(super) fn conn(out: &mut impl Write, conn: &ConnView) -> io::Result<()> {
 }
 
 /// The columns of `ipvsadm -Ln --stats`.
-pub(super) fn stats(out: &mut impl Write, stats: &[StatsView], exact: bool) -> io::Result<()> {
+pub(super) fn stats(out: &mut impl Write, status: &Status, stats: &[StatsView], exact: bool) -> io::Result<()> {
+    product(out, status)?;
     numbers_titles(out, ["Conns", "InPkts", "OutPkts", "InBytes", "OutBytes"])?;
     for service in stats {
         let rows = service.backends.iter().map(|b| (b.address, &b.traffic));
-        let cells =
-            |t: &crate::control::protocol::Traffic| [t.conns, t.in_packets, t.out_packets, t.in_bytes, t.out_bytes];
+        let cells = |t: &Traffic| [t.conns, t.in_packets, t.out_packets, t.in_bytes, t.out_bytes];
         let head = format!("{}  {}", service.protocol, service.listen);
         numbers(out, &head, cells(&service.total), rows.map(|(a, t)| (a, cells(t))), exact)?;
     }
@@ -57,11 +62,12 @@ pub(super) fn stats(out: &mut impl Write, stats: &[StatsView], exact: bool) -> i
 }
 
 /// The columns of `ipvsadm -Ln --rate`.
-pub(super) fn rates(out: &mut impl Write, rates: &[RateView], exact: bool) -> io::Result<()> {
+pub(super) fn rates(out: &mut impl Write, status: &Status, rates: &[RateView], exact: bool) -> io::Result<()> {
+    product(out, status)?;
     numbers_titles(out, ["CPS", "InPPS", "OutPPS", "InBPS", "OutBPS"])?;
     for service in rates {
         let rows = service.backends.iter().map(|b| (b.address, &b.rate));
-        let cells = |r: &crate::control::protocol::Rate| [r.cps, r.in_pps, r.out_pps, r.in_bps, r.out_bps];
+        let cells = |r: &Rate| [r.cps, r.in_pps, r.out_pps, r.in_bps, r.out_bps];
         let head = format!("{}  {}", service.protocol, service.listen);
         numbers(out, &head, cells(&service.total), rows.map(|(a, r)| (a, cells(r))), exact)?;
     }
@@ -98,14 +104,18 @@ fn numbers(
 
 /// A number in nine columns: whole below 100 million, then in K, M, G, T, as `ipvsadm` does.
 fn number(n: u64, exact: bool) -> String {
-    const MILLION: u64 = 1_000_000;
-    match n {
-        _ if exact => format!("{:>9}", format!(" {n}")),
-        ..100_000_000 => format!("{n:>9}"),
-        ..1_000_000_000 => format!("{:>8}K", n / 1000),
-        ..100_000_000_000 => format!("{:>8}M", n / MILLION),
-        ..100_000_000_000_000 => format!("{:>8}G", n / (1000 * MILLION)),
-        _ => format!("{:>8}T", n / (MILLION * MILLION)),
+    const UNITS: [(u64, u64, char); 4] = [
+        (1_000_000_000, 1_000, 'K'),
+        (100_000_000_000, 1_000_000, 'M'),
+        (100_000_000_000_000, 1_000_000_000, 'G'),
+        (u64::MAX, 1_000_000_000_000, 'T'),
+    ];
+    if exact {
+        return format!("{:>9}", format!(" {n}"));
+    }
+    match UNITS.iter().find(|(below, ..)| n < *below) {
+        Some((_, size, unit)) if n >= 100_000_000 => format!("{:>8}{unit}", n / size),
+        _ => format!("{n:>9}"),
     }
 }
 

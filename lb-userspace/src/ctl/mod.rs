@@ -72,31 +72,22 @@ impl From<io::Error> for Failure {
 }
 
 fn run(args: &Args, out: &mut impl Write) -> Result<(), Failure> {
-    let mut client = Client::connect(&socket(args))?;
+    let mut client = Client::connect_within(&socket(args), args.timeout)?;
     let table = matches!(args.output, Form::Table);
     match &args.verb {
-        Verb::Status => {
-            let status = client.status()?;
-            if table { status::status(out, &status)? } else { json(out, &status)? }
-        }
-        Verb::Services if table => {
-            let status = client.status()?;
-            ipvs::services(out, &status, &client.services()?)?;
-        }
+        Verb::Status if table => status::status(out, &client.status()?)?,
+        Verb::Status => json(out, &client.status()?)?,
+        Verb::Services if table => ipvs::services(out, &client.status()?, &client.services()?)?,
         Verb::Services => json(out, &client.services()?)?,
         Verb::Conns(args) => conns(out, &mut client, &args.filter(), table)?,
-        Verb::Stats { exact } => {
-            let stats = client.stats()?;
-            if table { ipvs::stats(out, &stats, *exact)? } else { json(out, &stats)? }
+        Verb::Stats { exact } if table => ipvs::stats(out, &client.status()?, &client.stats()?, *exact)?,
+        Verb::Stats { .. } => json(out, &client.stats()?)?,
+        Verb::Rate { interval, exact } if table => {
+            ipvs::rates(out, &client.status()?, &client.rate(*interval)?, *exact)?;
         }
-        Verb::Rate { interval, exact } => {
-            let rates = client.rate(*interval)?;
-            if table { ipvs::rates(out, &rates, *exact)? } else { json(out, &rates)? }
-        }
-        Verb::Drops { all } => {
-            let drops = client.drops()?;
-            if table { status::drops(out, &drops, *all)? } else { json(out, &drops)? }
-        }
+        Verb::Rate { interval, .. } => json(out, &client.rate(*interval)?)?,
+        Verb::Drops { all } if table => status::drops(out, &client.drops()?, *all)?,
+        Verb::Drops { .. } => json(out, &client.drops()?)?,
         Verb::Backend(verb) => {
             let answer = client.backend(&command(verb))?;
             if table { status::backend(out, &answer)? } else { json(out, &answer)? }

@@ -72,7 +72,9 @@ mod tests {
 
     #[test]
     fn no_time_and_no_reading_before_are_no_reason_to_fail() {
-        let rates = between(&[], &[reading(u64::MAX, &[])], Duration::ZERO);
-        assert_eq!(rates[0].total.cps, u64::MAX);
+        let mut after = reading(1, &[]);
+        after.total.conns = u64::MAX;
+        let rates = between(&[], &[after], Duration::ZERO);
+        assert_eq!((rates[0].total.cps, rates[0].total.in_pps), (u64::MAX, 2_000_000));
     }
 }
