@@ -112,8 +112,9 @@ TCP  10.80.1.243:3306                  400     4000     8000   400000  800000K
     assert!(rate.contains(titles), "{rate}");
     let rates: Vec<RateView> = json(&agent, "rate --interval 200ms");
     let (rate, first) = (rates[0].total, rates[0].backends[0].rate);
-    // 400 conns in a little more than 200 ms.
-    assert!((200..300).contains(&rates[0].interval_ms) && (1333..=2000).contains(&rate.cps), "{rates:?}");
+    // 400 conns in 200 ms, or a little more on a busy machine.
+    let expected = 400 * 1000 / rates[0].interval_ms;
+    assert!(rates[0].interval_ms >= 200 && rate.cps.abs_diff(expected) <= expected / 50, "{rates:?}");
     assert!(rate.cps.abs_diff(first.cps * 4 / 3) <= 2 && rate.in_pps.abs_diff(rate.cps * 10) <= 10, "{rates:?}");
 }
 

@@ -80,14 +80,14 @@ impl Sample {
             state: if number % 5 == 4 { State::TimeWait } else { State::Established },
             client: SocketAddrV4::new(client, port),
             vip: VIP,
-            destination: if number % 2 == 0 { FIRST } else { SECOND },
+            destination: if number.is_multiple_of(2) { FIRST } else { SECOND },
             service: "rw".to_owned(),
             idle_seconds: number % 100,
             age_seconds: number % 1000,
             bytes_in: 1000 + number,
             bytes_out: 9000 + number,
-            origin: if number % 7 == 0 { Origin::Peer } else { Origin::Local },
-            client_port_at_backend: (number % 11 == 0).then_some(1024),
+            origin: if number.is_multiple_of(7) { Origin::Peer } else { Origin::Local },
+            client_port_at_backend: (number.is_multiple_of(11)).then_some(1024),
         }
     }
 

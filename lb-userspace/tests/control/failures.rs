@@ -49,7 +49,7 @@ fn an_agent_that_is_not_there_is_exit_code_3() {
 #[test]
 fn a_user_without_rights_learns_what_to_do() {
     let agent = Agent::start(0);
-    fs::set_permissions(&agent.socket, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&agent.socket, fs::Permissions::from_mode(0o000)).unwrap();
     fs::set_permissions(agent.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     // Root may connect to anything, so as root try it as somebody else, with a copy of the tool that is within reach.
     let tool = agent.dir.path().join("lbctl");
