@@ -1,2 +1,7 @@
-//! x
-fn main() {}
+//! The operator's tool; see [`lb_userspace::ctl`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    lb_userspace::ctl::main()
+}
