@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 /// How long a quiet command may run before the next sign of life.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(3);
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 /// How many of its last lines a failed command shows.
 const TAIL: usize = 25;
 
