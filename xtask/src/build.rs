@@ -41,7 +41,9 @@ pub(crate) struct Built {
 pub(crate) fn build(release: bool) -> Result<Built> {
     build_ebpf::build()?;
     let mut command = cmd::cargo();
-    command.args(["build", "--locked", "--package", "lb-userspace", "--bins"]);
+    // lb-tests has no program, but with it in the selection all dependencies get the features that they have in xtask's
+    // own build and in the tests', and nothing is compiled twice.
+    command.args(["build", "--locked", "--package", "lb-userspace", "--package", "lb-tests", "--bins"]);
     if release {
         command.arg("--release");
     }

@@ -63,7 +63,7 @@ impl Contents {
                 }
                 functions.push(Function {
                     section: section_name.to_owned(),
-                    name: symbol.name().context("a symbol's name")?.to_owned(),
+                    name: readable(symbol.name().context("a symbol's name")?),
                     instructions: symbol.size() as usize / SLOT,
                     calls: named,
                 });
@@ -101,7 +101,7 @@ impl Contents {
         for function in self.functions.iter().filter(|function| !BYTE_LOOPS.contains(&function.name.as_str())) {
             for (callee, count) in function.calls.iter().filter(|(callee, _)| BYTE_LOOPS.contains(&callee.as_str())) {
                 let name = &function.name;
-                warnings.push(format!("{name} calls {callee} {count} times: a byte loop where fields should be set"));
+                warnings.push(format!("{name} calls {callee} {count}×: a byte loop where fields should be set"));
             }
         }
         warnings
@@ -151,8 +151,33 @@ fn callee(file: &File<'_>, call: &Call) -> String {
         let section = symbol.section_index().map(|index| index.0 as u64);
         symbol.kind() == SymbolKind::Text && section == Some(call.section) && symbol.address() == call.to
     };
-    let name = file.symbols().find(is_it).and_then(|symbol| symbol.name().ok().map(str::to_owned));
+    let name = file.symbols().find(is_it).and_then(|symbol| symbol.name().ok().map(readable));
     name.unwrap_or_else(|| format!("{}+{:#x}", call.section, call.to))
+}
+
+/// The path in a mangled name of Rust's v0 scheme (RFC 2603), `lb::schedule::compare` for
+/// `_RNvNtCs6oMfNRNMCBT_2lb8schedule7compare`. Names with generic arguments, and all others, stay as they are.
+fn readable(symbol: &str) -> String {
+    path(symbol).unwrap_or_else(|| symbol.to_owned())
+}
+
+fn path(symbol: &str) -> Option<String> {
+    // Nested paths come outermost first, each as N and a letter; the crate, with its hash, follows the last.
+    let (nesting, mut rest) = symbol.strip_prefix("_R")?.split_once("Cs")?;
+    if nesting.len() % 2 != 0 || nesting.bytes().step_by(2).any(|tag| tag != b'N') {
+        return None;
+    }
+    rest = rest.split_once('_')?.1;
+    let mut parts = Vec::new();
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let length: usize = rest[..digits].parse().ok()?;
+        // An underscore parts the length from a name that starts with one.
+        let name = rest[digits..].strip_prefix('_').unwrap_or(&rest[digits..]);
+        parts.push(name.get(..length)?);
+        rest = &name[length..];
+    }
+    (parts.len() == nesting.len() / 2 + 1).then(|| parts.join("::"))
 }
 
 fn licence(section: &[u8]) -> Option<String> {
@@ -164,7 +189,7 @@ fn licence(section: &[u8]) -> Option<String> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::{Call, Contents, Function, calls, licence};
+    use super::{Call, Contents, Function, calls, licence, readable};
 
     const EXIT: [u8; 8] = [0x95, 0, 0, 0, 0, 0, 0, 0];
 
@@ -201,7 +226,7 @@ mod tests {
     #[test]
     fn byte_loops_are_named_with_the_function_that_pays_for_them() {
         let warnings = contents(&[("memset", 2), ("parse", 1)]).warnings();
-        assert_eq!(warnings, ["lb_xdp calls memset 2 times: a byte loop where fields should be set"]);
+        assert_eq!(warnings, ["lb_xdp calls memset 2×: a byte loop where fields should be set"]);
         assert!(contents(&[("parse", 1)]).warnings().is_empty());
     }
 
@@ -211,6 +236,15 @@ mod tests {
         let bad = Contents { btf: false, undefined: vec!["memcpy".into()], ..contents(&[]) };
         assert_eq!(bad.faults().len(), 2);
         assert!(bad.faults()[0].contains("memcpy"));
+    }
+
+    #[test]
+    fn plain_rust_paths_are_readable_and_other_names_stay() {
+        assert_eq!(readable("_RNvNtCs6oMfNRNMCBT_2lb8schedule7compare"), "lb::schedule::compare");
+        assert_eq!(readable("_RNvCs6oMfNRNMCBT_2lb7tc_once"), "lb::tc_once");
+        for other in ["memcpy", "lb_xdp", "_RINvCs6oMfNRNMCBT_2lb3runlE", "_RNvCs_", "_RNvCs1_9lb"] {
+            assert_eq!(readable(other), other);
+        }
     }
 
     #[test]
