@@ -1,2 +1,7 @@
 //! x
-fn main() {}
+#[path = "lb-agent/object.rs"]
+mod object;
+
+fn main() {
+    println!("{} bytes", object::OBJECT.len());
+}
