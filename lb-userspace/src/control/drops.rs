@@ -71,7 +71,21 @@ const fn words(counter: Counter) -> Option<(&'static str, &'static str)> {
             "a helper of the kernel refused to rewrite the packet",
             "not expected: note the mode in lbctl status and the offloads in ethtool -k, and report it",
         ),
+        Counter::ResetDown => (
+            "a packet of a conn whose backend is down: its sender was answered with a RST",
+            "lbctl services shows which backend; its clients reconnect to another one",
+        ),
+        Counter::ResetNoConn => (
+            "a packet of a service belonged to no conn: its sender was answered with a RST",
+            "a few after an idle timeout or a failover are normal; if they grow, raise timeouts.established above \
+             MySQL's wait_timeout",
+        ),
+        Counter::ArpGate => (
+            "an ARP request for a VIP that this director must not answer now",
+            "normal on a Backup; on the Active it means that the agent does not run: see its log",
+        ),
         Counter::Malformed
+        | Counter::IcmpError
         | Counter::Opened
         | Counter::Established
         | Counter::SynAgain

@@ -1,0 +1,58 @@
+//! From the config and the operator's overrides to what the packet path shall do. Pure.
+
+use crate::{
+    config::{self, Config},
+    datapath::{DesiredBackend, DesiredService, InterfaceSettings, Mode, Settings, TableSizes},
+};
+use lb_common::service::{OnDown, ServiceKey};
+
+use super::overrides::Overrides;
+
+/// Where and how large the packet path shall be.
+pub(super) fn settings(config: &Config) -> Settings {
+    let config::TableSizes { conns, half_open, services, backends } = config.tables;
+    Settings {
+        pin_dir: config.agent.pin_dir.clone(),
+        tables: TableSizes { conns, half_open, services, backends },
+        interfaces: config
+            .interfaces
+            .iter()
+            .map(|interface| InterfaceSettings { name: interface.name.clone(), mode: mode(interface.mode) })
+            .collect(),
+    }
+}
+
+fn mode(mode: config::Mode) -> Mode {
+    match mode {
+        config::Mode::Auto => Mode::Auto,
+        config::Mode::Xdp => Mode::Xdp,
+        config::Mode::XdpGeneric => Mode::XdpGeneric,
+        config::Mode::Tc => Mode::Tc,
+    }
+}
+
+/// The services with what the operator changed at run time.
+pub(super) fn services(config: &Config, overrides: &Overrides) -> Vec<DesiredService> {
+    let backend = |service: &config::Service, backend: &config::Backend| {
+        let change = overrides.get(&service.name, backend.address);
+        DesiredBackend {
+            addr: (*backend.address.ip()).into(),
+            port: backend.address.port(),
+            weight: change.weight.unwrap_or(backend.weight),
+            drain: change.drain,
+            down: false,
+        }
+    };
+    config
+        .services
+        .iter()
+        .map(|service| DesiredService {
+            name: service.name.clone(),
+            listen: ServiceKey::tcp((*service.listen.ip()).into(), service.listen.port()),
+            scheduler: service.scheduler,
+            no_conn: service.no_conn,
+            on_down: OnDown::Rst,
+            backends: service.backends.iter().map(|b| backend(service, b)).collect(),
+        })
+        .collect()
+}

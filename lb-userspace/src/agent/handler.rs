@@ -1,0 +1,138 @@
+//! Answers the control socket.
+
+use std::{ops::ControlFlow, sync::Arc};
+
+use lb_common::{abi, backend::BackendState, counter::Counter};
+
+use super::{
+    overrides::Change,
+    state::State,
+    views::{self, ConnViews},
+};
+use crate::{
+    control::{
+        protocol::{
+            ApiError, BackendAction, BackendAnswer, BackendCommand, ConnFilter, ServiceView, StatsView, Status,
+            TableView, VERSION,
+        },
+        server::{ConnSink, Handler, Reply},
+    },
+    datapath::{Datapath, Scan, Summary, Sweep, versioned},
+};
+
+/// Entries up to which a count of conns is made anew for every question.
+const COUNT_AT_ONCE: u64 = 200_000;
+
+impl Handler for State {
+    fn status(&self) -> Reply<'_, Status> {
+        Box::pin(async move { self.status_now().map_err(ApiError::internal) })
+    }
+
+    fn services(&self) -> Reply<'_, Vec<ServiceView>> {
+        Box::pin(async move { self.services_now().map_err(ApiError::internal) })
+    }
+
+    fn conns(&self, filter: &ConnFilter, sink: &mut ConnSink) -> Result<(), ApiError> {
+        let _ = filter;
+        self.walk_conns(sink).map_err(ApiError::internal)
+    }
+
+    fn stats(&self) -> Reply<'_, Vec<StatsView>> {
+        Box::pin(async move {
+            views::stats(self.config(), &self.ids(), self.datapath().tables()).map_err(ApiError::internal)
+        })
+    }
+
+    fn counters(&self) -> Reply<'_, Vec<(Counter, u64)>> {
+        Box::pin(async move { self.datapath().tables().counters().map_err(ApiError::internal) })
+    }
+
+    fn backend(&self, command: BackendCommand) -> Reply<'_, BackendAnswer> {
+        Box::pin(async move {
+            let services = self.services_now().map_err(ApiError::internal)?;
+            let (service, backend) = command.find(&services)?;
+            let edit = |change: Change| match command.action {
+                BackendAction::Drain => Change { drain: true, ..change },
+                BackendAction::Undrain => Change { drain: false, ..change },
+                BackendAction::Weight { weight } => Change { weight: Some(weight), ..change },
+            };
+            self.change(&service.name, backend.address, edit).map_err(ApiError::internal)?;
+            let services = self.services_now().map_err(ApiError::internal)?;
+            let (service, backend) = command.find(&services)?;
+            Ok(BackendAnswer { service: service.name.clone(), backend: backend.clone() })
+        })
+    }
+}
+
+impl State {
+    fn status_now(&self) -> anyhow::Result<Status> {
+        let config = self.config();
+        let tables = self.datapath().tables();
+        let backends = tables.backends.all()?;
+        let ids = self.ids();
+        let up = |id: &&u16| backends.get(usize::from(**id)).is_some_and(|b| b.state == BackendState::Up);
+        let mut warnings = self.datapath().report().notes.clone();
+        warnings.extend(views::fill_warnings(&self.table_views()?));
+        Ok(Status {
+            version: VERSION,
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            abi: abi::ABI_VERSION,
+            pid: std::process::id(),
+            uptime_seconds: self.uptime_seconds(),
+            config_path: self.path().to_owned(),
+            pin_dir: versioned(&config.agent.pin_dir),
+            interfaces: self.datapath().report().interfaces.iter().map(views::interface).collect(),
+            tables: self.table_views()?,
+            services: config.services.len() as u64,
+            backends: ids.backends.iter().map(Vec::len).sum::<usize>() as u64,
+            backends_up: ids.backends.iter().flatten().filter(up).count() as u64,
+            events_lost: tables.counter(Counter::EventLost)?,
+            warnings,
+        })
+    }
+
+    fn table_views(&self) -> anyhow::Result<Vec<TableView>> {
+        let summary = self.counted()?;
+        Ok(views::tables(self.datapath().tables(), &summary, &self.ids()))
+    }
+
+    fn services_now(&self) -> anyhow::Result<Vec<ServiceView>> {
+        let change_of = |service: &str, backend| self.change_of(service, backend);
+        let summary = self.counted()?;
+        views::services(self.config(), &self.ids(), self.datapath().tables(), &summary, &change_of)
+    }
+
+    /// How many conns there are: of this moment, or of the last sweep if counting would take long.
+    fn counted(&self) -> anyhow::Result<Arc<Summary>> {
+        match self.swept() {
+            Some(summary) if 2 * (summary.conns + summary.half_open) > COUNT_AT_ONCE => Ok(summary),
+            _ => {
+                let mut sweep = Sweep::new(self.datapath(), &self.timeouts())?;
+                loop {
+                    if let Some(summary) = sweep.step(self.datapath())? {
+                        return Ok(Arc::new(summary));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Streams every conn: the half-open ones first, because they may move to the other table meanwhile.
+    fn walk_conns(&self, sink: &mut ConnSink) -> anyhow::Result<()> {
+        let datapath: &Datapath = self.datapath();
+        let views = ConnViews::new(self.config(), datapath, &self.timeouts())?;
+        for table in [&datapath.tables().half_open, &datapath.tables().conns] {
+            let mut scan = Scan::new();
+            while let Some(slice) = scan.next(table)? {
+                for (key, conn) in slice {
+                    if let Some(view) = views.of(table, key, conn)?
+                        && let ControlFlow::Break(()) = sink.push(&view)
+                    {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

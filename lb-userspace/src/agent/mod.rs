@@ -1,0 +1,133 @@
+//! The agent: wires config, packet path and control socket, and runs until it is told to stop.
+//!
+//! The only module that knows all the others. It owns the order of start and stop and the periodic work; what the work
+//! is, the parts say.
+
+mod desired;
+mod handler;
+mod overrides;
+mod state;
+mod upkeep;
+mod views;
+
+use std::{path::Path, sync::Arc};
+
+use anyhow::{Context as _, Result};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+use crate::{
+    config::{self, Config},
+    control::server::{ControlSocket, serve},
+    datapath::{self, Datapath, sysctl},
+};
+
+use state::State;
+
+/// Runs the agent until SIGTERM or SIGINT. The packet path stays attached unless `detach`.
+///
+/// `object` is the eBPF object, aligned to 8 bytes.
+///
+/// # Errors
+///
+/// The config is wrong, the packet path cannot be loaded, or the control socket is taken: then nothing is left behind.
+pub fn run(object: &[u8], path: &Path, detach: bool) -> Result<()> {
+    let config = load(path)?;
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(&config.agent.log))
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("start tokio")?;
+    runtime.block_on(steer(object, path, config, detach))
+}
+
+/// Takes the packet path off, as configured in the file at `path`.
+///
+/// # Errors
+///
+/// The config is wrong, an agent is running, or the kernel refuses.
+pub fn unload(path: &Path) -> Result<()> {
+    let config = load(path)?;
+    let done = datapath::unload(&config.agent.pin_dir)?;
+    if done.is_empty() {
+        println!("nothing to do: {} does not exist", config.agent.pin_dir.display());
+    }
+    for line in done {
+        println!("{line}");
+    }
+    overrides::forget(&config.agent.control_socket);
+    Ok(())
+}
+
+fn load(path: &Path) -> Result<Config> {
+    let checked = config::check_file(path);
+    if !checked.diagnostics.is_empty() {
+        eprintln!("{}", checked.diagnostics);
+    }
+    checked.config.with_context(|| format!("{} has errors, nothing was changed", path.display()))
+}
+
+async fn steer(object: &[u8], path: &Path, config: Config, detach: bool) -> Result<()> {
+    // The socket first: a second agent with the same config must not touch the packet path.
+    let socket = ControlSocket::bind(&config.agent.control_socket)?;
+    let mut terminate = signal(SignalKind::terminate()).context("watch SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("watch SIGINT")?;
+    // The packet path asks the kernel's routing table, which answers only a router.
+    let names: Vec<&str> = config.interfaces.iter().map(|interface| interface.name.as_str()).collect();
+    for note in sysctl::prepare(&names)? {
+        warn!("{note}");
+    }
+    let datapath = Datapath::open(object, &desired::settings(&config)).context("start the packet path")?;
+    report(&datapath);
+    let state = Arc::new(State::new(path, config, datapath)?);
+    state.apply()?;
+    info!(services = state.config().services.len(), "ready");
+
+    let server = tokio::spawn(serve(socket, state.clone()));
+    let work = upkeep::start(&state);
+    tokio::select! {
+        _ = terminate.recv() => info!("SIGTERM"),
+        _ = interrupt.recv() => info!("SIGINT"),
+    }
+    server.abort();
+    work.stop().await;
+    // Dropping the server's future removes the socket file.
+    let _ = server.await;
+    if detach {
+        match Arc::try_unwrap(state) {
+            Ok(state) => {
+                for line in state.detach()? {
+                    info!("{line}");
+                }
+            }
+            Err(_) => warn!("a listing is still running: run `lb-agent unload` to take the packet path off"),
+        }
+    } else {
+        info!("stopped; the packet path stays attached");
+    }
+    Ok(())
+}
+
+fn report(datapath: &Datapath) {
+    let report = datapath.report();
+    for interface in &report.interfaces {
+        let links: Vec<u32> = interface.links.iter().map(|link| link.link_id).collect();
+        let adopted = interface.links.iter().all(|link| link.adopted);
+        info!(
+            interface = %interface.name,
+            mode = %interface.hook.name(),
+            why = %interface.why,
+            ?links,
+            adopted,
+            "attached"
+        );
+    }
+    if !report.adopted_maps.is_empty() {
+        info!(maps = report.adopted_maps.len(), "adopted the tables of an earlier agent");
+    }
+    for note in &report.notes {
+        warn!("{note}");
+    }
+}
