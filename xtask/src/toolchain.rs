@@ -31,7 +31,7 @@ pub(crate) struct Facts {
     pub(crate) release: String,
     /// Major version of its LLVM.
     pub(crate) llvm: u32,
-    /// The library's source is there.
+    /// The library's source is there, and a cargo of the same version.
     pub(crate) source: bool,
     /// rustup manages it.
     pub(crate) rustup: bool,
@@ -71,7 +71,7 @@ impl Facts {
         if self.llvm > LINKER_LLVM {
             return Some(format!("its LLVM {} is newer than bpf-linker's {LINKER_LLVM}", self.llvm));
         }
-        (!self.source).then(|| "no rust-src".into())
+        (!self.source).then(|| "no rust-src, or no cargo beside it".into())
     }
 }
 
@@ -187,8 +187,11 @@ mod tests {
         ])
         .expect("the last one fits");
         assert!(!choice.facts.rustup);
-        assert_eq!(choice.passed_over, ["nightly: no rust-src", "stable: no rust-src"]);
-        assert!(choice.to_string().contains("RUSTC_BOOTSTRAP=1 (not nightly: no rust-src, "), "{choice}");
+        assert_eq!(
+            choice.passed_over,
+            ["nightly: no rust-src, or no cargo beside it", "stable: no rust-src, or no cargo beside it"]
+        );
+        assert!(choice.to_string().contains("RUSTC_BOOTSTRAP=1 (not nightly: no rust-src, or"), "{choice}");
     }
 
     #[test]
