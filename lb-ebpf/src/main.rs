@@ -10,6 +10,10 @@
     unreachable_pub,
     reason = "the program macros wrap the documented function in one without docs"
 )]
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a key or a value that is handed over by value is first copied on the stack"
+)]
 
 mod arp;
 mod atomic;

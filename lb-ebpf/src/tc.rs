@@ -7,7 +7,7 @@
 use core::{ffi::c_void, mem::offset_of};
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_F_PSEUDO_HDR, bpf_redir_neigh},
+    bindings::{__sk_buff, BPF_F_PSEUDO_HDR},
     helpers::generated::{
         bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_change_tail, bpf_skb_store_bytes,
         bpf_skb_vlan_pop,
@@ -148,12 +148,10 @@ impl Hook for Tc {
 
     #[inline(always)]
     fn send_unresolved(&self, ifindex: u32, gateway: u32) -> i32 {
-        let mut next_hop = bpf_redir_neigh {
-            nh_family: AF_INET,
-            // SAFETY: an all-zero union of integers; written whole, as the helper reads it whole.
-            __bindgen_anon_1: unsafe { core::mem::transmute::<[u32; 4], _>([gateway, 0, 0, 0]) },
-        };
+        // Address family, then the address in as many bytes as IPv6 needs: `struct bpf_redir_neigh`.
+        let mut next_hop = [AF_INET, gateway, 0, 0, 0];
+        let (params, len) = ((&raw mut next_hop).cast(), size_of_val(&next_hop) as i32);
         // SAFETY: the parameters live on the stack for the call.
-        unsafe { bpf_redirect_neigh(ifindex, &raw mut next_hop, size_of::<bpf_redir_neigh>() as i32, 0) as i32 }
+        unsafe { bpf_redirect_neigh(ifindex, params, len, 0) as i32 }
     }
 }

@@ -194,7 +194,7 @@ impl Room {
         }
     }
 
-    /// A key of this room as it is written: `weight`, [agent], [[service.backend]].
+    /// A key of this room as it is written: `weight`, `[agent]`, `[[service.backend]]`.
     fn show(&self, key: &Key) -> String {
         match key.kind {
             Kind::Value => format!("`{}`", key.name),
