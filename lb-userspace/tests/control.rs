@@ -139,7 +139,8 @@ fn drops_name_reason_and_remedy() {
     let out = agent.lbctl("drops").ok();
     assert!(out.starts_with("REASON   PACKETS  MEANING\nno_conn        7  a packet of a service belonged"), "{out}");
     assert_eq!(out.lines().count(), 3);
-    assert!(agent.lbctl("drops --all").ok().contains("\nport_collision        0  "));
+    let all = agent.lbctl("drops --all").ok();
+    assert!(all.lines().any(|line| line.split_whitespace().take(2).eq(["port_collision", "0"])), "{all}");
     let drops: Vec<DropView> = json(&agent, "drops");
     assert_eq!(drops.len(), lb_common::counter::Counter::ALL.iter().filter(|c| c.is_drop()).count());
 }
@@ -177,6 +178,6 @@ fn one_connection_serves_many_calls() {
         assert_eq!(client.status().unwrap().pid, 4242);
         assert_eq!(client.conns(&Default::default()).unwrap().count(), 10);
         assert!(client.rate(Duration::ZERO).unwrap_err().to_string().contains("must be 100 to 60000"));
-        assert_eq!(client.drops().unwrap().len(), 11);
+        assert!(client.drops().unwrap().iter().any(|drop| drop.count == 7));
     }
 }
