@@ -3,6 +3,7 @@
 use std::{ops::ControlFlow, sync::Arc};
 
 use lb_common::{abi, backend::BackendState, counter::Counter};
+use tokio::task::block_in_place;
 
 use super::{
     overrides::Change,
@@ -12,8 +13,8 @@ use super::{
 use crate::{
     control::{
         protocol::{
-            ApiError, BackendAction, BackendAnswer, BackendCommand, ConnFilter, ServiceView, StatsView, Status,
-            TableView, VERSION,
+            ApiError, BackendAction, BackendAnswer, BackendCommand, ConnFilter, ErrorCode, ServiceView, StatsView,
+            Status, TableView, VERSION,
         },
         server::{ConnSink, Handler, Reply},
     },
@@ -25,30 +26,34 @@ const COUNT_AT_ONCE: u64 = 200_000;
 
 impl Handler for State {
     fn status(&self) -> Reply<'_, Status> {
-        Box::pin(async move { self.status_now().map_err(ApiError::internal) })
+        blocking(|| self.status_now())
     }
 
     fn services(&self) -> Reply<'_, Vec<ServiceView>> {
-        Box::pin(async move { self.services_now().map_err(ApiError::internal) })
+        blocking(|| self.services_now())
     }
 
     fn conns(&self, filter: &ConnFilter, sink: &mut ConnSink) -> Result<(), ApiError> {
-        let _ = filter;
+        if let Some(name) = &filter.service
+            && !self.config().services.iter().any(|service| service.name == *name)
+        {
+            let names: Vec<&str> = self.config().services.iter().map(|service| service.name.as_str()).collect();
+            let message = format!("no service is called '{name}'; there are: {}", names.join(", "));
+            return Err(ApiError::new(ErrorCode::UnknownService, message));
+        }
         self.walk_conns(sink).map_err(ApiError::internal)
     }
 
     fn stats(&self) -> Reply<'_, Vec<StatsView>> {
-        Box::pin(async move {
-            views::stats(self.config(), &self.ids(), self.datapath().tables()).map_err(ApiError::internal)
-        })
+        blocking(|| views::stats(self.config(), &self.ids(), self.datapath().tables()))
     }
 
     fn counters(&self) -> Reply<'_, Vec<(Counter, u64)>> {
-        Box::pin(async move { self.datapath().tables().counters().map_err(ApiError::internal) })
+        blocking(|| Ok(self.datapath().tables().counters()?))
     }
 
     fn backend(&self, command: BackendCommand) -> Reply<'_, BackendAnswer> {
-        Box::pin(async move {
+        Box::pin(std::future::ready(block_in_place(|| {
             let services = self.services_now().map_err(ApiError::internal)?;
             let (service, backend) = command.find(&services)?;
             let edit = |change: Change| match command.action {
@@ -60,8 +65,13 @@ impl Handler for State {
             let services = self.services_now().map_err(ApiError::internal)?;
             let (service, backend) = command.find(&services)?;
             Ok(BackendAnswer { service: service.name.clone(), backend: backend.clone() })
-        })
+        })))
     }
+}
+
+/// Runs system calls, of which a walk over the conn tables makes many, without holding up other tasks.
+fn blocking<'a, T: Send + 'a>(work: impl FnOnce() -> anyhow::Result<T>) -> Reply<'a, T> {
+    Box::pin(std::future::ready(block_in_place(work).map_err(ApiError::internal)))
 }
 
 impl State {
