@@ -12,6 +12,7 @@ mod build_ebpf;
 mod check;
 mod cmd;
 mod host;
+mod inspect;
 mod lab;
 mod libtest;
 mod objfile;
@@ -40,6 +41,8 @@ enum Verb {
     Check(check::Args),
     /// A lab to play with: real MariaDB servers behind a director, in network namespaces
     Lab(lab::Args),
+    /// The bpftool tour of a packet path, with the commands
+    Inspect(inspect::Args),
     /// Run the tests of one or more levels and print a table of results
     Test(test::Args),
 }
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Verb::Build(args) => build::run(args),
         Verb::Check(args) => check::run(args),
         Verb::Lab(args) => lab::run(args),
+        Verb::Inspect(args) => inspect::run(args),
         Verb::Test(args) => test::run(args),
     };
     match done {
