@@ -93,6 +93,13 @@ macro_rules! frame_methods {
             self.vlan(inner)
         }
 
+        /// Takes all VLAN tags off.
+        #[must_use]
+        pub fn untagged(mut self) -> Self {
+            self.ether.tags.clear();
+            self
+        }
+
         /// Fills a short frame up to 60 bytes, as a sending Ethernet device does.
         #[must_use]
         pub fn padded(mut self) -> Self {

@@ -83,6 +83,19 @@ impl<T: Transport> Packet<T> {
         self
     }
 
+    /// What a router leaves of the time to live.
+    #[must_use]
+    pub fn one_hop_on(mut self) -> Self {
+        self.ttl = self.ttl.saturating_sub(1);
+        self
+    }
+
+    /// Source and destination.
+    #[must_use]
+    pub const fn ends(&self) -> (SocketAddrV4, SocketAddrV4) {
+        (self.src, self.dst)
+    }
+
     /// Sets the type of service; 0 otherwise.
     #[must_use]
     pub fn tos(mut self, tos: u8) -> Self {
@@ -134,6 +147,13 @@ impl<T: Transport> Packet<T> {
     pub fn claims_ip_len(mut self, len: u16) -> Self {
         self.total_len = Some(len);
         self
+    }
+
+    /// The length that the IP header claims.
+    #[must_use]
+    pub fn claimed_len(&self) -> u16 {
+        let ip = self.ip_bytes();
+        u16::from_be_bytes([ip[2], ip[3]])
     }
 
     /// The IP packet without the frame.

@@ -173,6 +173,18 @@ impl Packet<Tcp> {
         checksum::add(field(&right), !field(&bytes))
     }
 
+    /// The flags, [`flag`].
+    #[must_use]
+    pub const fn flag_bits(&self) -> u8 {
+        self.transport.flags
+    }
+
+    /// The acknowledgement number, if the ACK flag is set.
+    #[must_use]
+    pub const fn acknowledges(&self) -> Option<u32> {
+        if self.transport.flags & flag::ACK != 0 { Some(self.transport.ack) } else { None }
+    }
+
     /// The sequence number after this segment.
     #[must_use]
     pub fn seq_end(&self) -> u32 {
@@ -200,7 +212,7 @@ impl Transport for Tcp {
         bytes.extend(dst.port().to_be_bytes());
         bytes.extend(self.seq.to_be_bytes());
         bytes.extend(self.ack.to_be_bytes());
-        bytes.extend([(header_len / 4 << 4) as u8, self.flags]);
+        bytes.extend([(header_len / 4) as u8 * 16, self.flags]);
         bytes.extend(self.window.to_be_bytes());
         bytes.extend([0; 4]);
         bytes.extend(&self.options);
