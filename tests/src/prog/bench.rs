@@ -75,7 +75,7 @@ pub struct Sizes {
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { conns: 1024, half_open: 1024, events: 65_536 }
+        Self { conns: 1024, half_open: 1024, events: abi::EVENTS_BYTES }
     }
 }
 
@@ -122,6 +122,7 @@ impl Bench {
             .map_max_entries(map::CURSORS, SERVICES)
             .map_max_entries(map::BACKENDS, BACKENDS)
             .map_max_entries(map::STATS, BACKENDS)
+            .map_max_entries(map::LOADS, BACKENDS)
             .map_max_entries(map::RINGS, SLOTS)
             .load(&object)
             .context("load the object")?;

@@ -84,6 +84,10 @@ pub fn put(bench: &mut Bench, flow: &Flow, now: u32) -> Result<()> {
             false => bench.tables.put_conn(key, entry)?,
         }
     }
+    if flow.is_load() {
+        let active = bench.tables.load(flow.backend_id)?;
+        bench.tables.set_load(flow.backend_id, active + 1)?;
+    }
     Ok(())
 }
 
@@ -94,6 +98,7 @@ struct Snapshot {
     half_open: BTreeMap<FlowKey, Conn>,
     counters: Counters,
     stats: Vec<BackendStats>,
+    loads: Vec<u64>,
 }
 
 impl Snapshot {
@@ -104,6 +109,7 @@ impl Snapshot {
             half_open: tables.half_open()?,
             counters: tables.counters()?,
             stats: (0..backends).map(|id| tables.stats(id)).collect::<Result<_>>()?,
+            loads: (0..backends).map(|id| tables.load(id)).collect::<Result<_>>()?,
         })
     }
 
@@ -137,6 +143,7 @@ fn check_step(hook: Hook, bench: &mut Bench, case: &Case, step: &Step) -> Result
             check_tables(&before, &after, flows, started, opened)
         }
         None => {
+            ensure!(before.loads == after.loads, "loads: before {:?}, after {:?}", before.loads, after.loads);
             ensure!(before.conns == after.conns, "`conns` changed{}", changes(&before.conns, &after.conns));
             ensure!(before.half_open == after.half_open, "`half_open`{}", changes(&before.half_open, &after.half_open));
             Ok(())
@@ -226,6 +233,11 @@ fn check_tables(before: &Snapshot, after: &Snapshot, flows: &[Flow], started: u3
         let found = timeless(found);
         ensure!(expected == found, "`{name}`{}", changes(&expected, &found));
     }
+    let mut loads = vec![0; after.loads.len()];
+    for flow in flows.iter().filter(|flow| flow.is_load()) {
+        loads[usize::from(flow.backend_id)] += 1;
+    }
+    ensure!(loads == after.loads, "loads: expected {loads:?}, found {:?}", after.loads);
     for (key, entry) in after.conns.iter().chain(&after.half_open) {
         let fresh = |jiffies: u32| jiffies.wrapping_sub(started) < 10_000;
         let born = fresh(entry.last_seen) && fresh(entry.created);

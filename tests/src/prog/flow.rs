@@ -6,7 +6,7 @@ use std::net::SocketAddrV4;
 
 use lb_common::{
     addr::{Ipv4, MacPair},
-    conn::{Conn, Direction, FlowKey, Origin},
+    conn::{Conn, Direction, FlowKey, Origin, once},
     event::{Event, EventKind},
     tcp::State,
 };
@@ -333,7 +333,7 @@ impl Flow {
                 seq: side.seq,
                 created: 0,
                 origin: Origin::Local,
-                reserved: 0,
+                once: if dir == Direction::Forward && self.is_closing() { once::UNCOUNTED } else { 0 },
                 service: self.service_id,
                 bytes: side.bytes,
             }
@@ -343,6 +343,23 @@ impl Flow {
             (forward, entry(self.forward, Direction::Forward, self.seen_client(), self.backend)),
             (reverse, entry(self.reverse, Direction::Reverse, self.service, self.client)),
         ]
+    }
+
+    /// The state that both sides' flags make.
+    #[must_use]
+    pub fn state(&self) -> State {
+        State::of(self.forward.seen, self.reverse.seen)
+    }
+
+    /// Was established and is no longer.
+    fn is_closing(&self) -> bool {
+        !self.half_open && !self.state().is_active()
+    }
+
+    /// Counts in its backend's load.
+    #[must_use]
+    pub fn is_load(&self) -> bool {
+        !self.half_open && self.state().is_active()
     }
 
     /// The event about it; `jiffies` is 0.

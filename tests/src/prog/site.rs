@@ -7,7 +7,7 @@ use lb_common::{
     addr::Ipv4,
     backend::{Backend, BackendState},
     control::Control,
-    service::{NoConn, Scheduler, Service, ServiceKey},
+    service::{NoConn, OnDown, Scheduler, Service, ServiceKey},
 };
 
 use super::{
@@ -104,7 +104,7 @@ impl Site {
                 service: *service,
                 weight: 1,
                 state: BackendState::Up,
-                reserved: 0,
+                on_down: OnDown::Rst,
             };
             control.admit(backend.addr, backend.port);
             tables.put_backend(id, backend)?;

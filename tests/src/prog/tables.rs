@@ -13,7 +13,7 @@ use aya::{
 use lb_common::{
     MapType,
     abi::map,
-    backend::Backend,
+    backend::{Backend, Load},
     conn::{Conn, FlowKey},
     control::Control,
     counter::Counter,
@@ -180,6 +180,16 @@ impl Tables {
         Ok(sum)
     }
 
+    /// The number of established conns of a backend.
+    pub fn load(&mut self, backend: u16) -> Result<u64> {
+        Ok(self.array::<Load>(map::LOADS)?.get(&backend.into(), 0)?.decode()?.active)
+    }
+
+    /// Sets the number of established conns of a backend.
+    pub fn set_load(&mut self, backend: u16, active: u64) -> Result<()> {
+        self.array(map::LOADS)?.set(backend.into(), Raw::of(Load { active }), 0).context("write a load")
+    }
+
     /// The counters that are not zero, over all CPUs.
     pub fn counters(&mut self) -> Result<Counters> {
         let map: maps::PerCpuArray<_, u64> = self.map(map::COUNTERS)?.try_into().context("map `counters`")?;
@@ -211,6 +221,9 @@ impl Tables {
         let mut backends = self.array::<Backend>(map::BACKENDS)?;
         for id in 0..backends.len() {
             backends.set(id, Raw(MaybeUninit::zeroed()), 0)?;
+        }
+        for id in 0..self.array::<Load>(map::LOADS)?.len() {
+            self.set_load(id as u16, 0)?;
         }
         let mut rings = self.array::<RingSlot>(map::RINGS)?;
         for slot in 0..rings.len() {
