@@ -9,7 +9,12 @@ use lb_common::{
     event::{Event, EventKind},
 };
 
-use super::{bench::Sizes, flow::Flow, site::Site, world::Port};
+use super::{
+    bench::{Hook, Sizes},
+    flow::Flow,
+    site::Site,
+    world::Port,
+};
 use crate::packet::{Packet, Tcp};
 
 /// One row.
@@ -20,6 +25,7 @@ pub struct Case {
     pub(super) sizes: Option<Sizes>,
     pub(super) before: Vec<Flow>,
     pub(super) missing: Vec<FlowKey>,
+    pub(super) only: Option<Hook>,
     pub(super) steps: Vec<Step>,
 }
 
@@ -67,6 +73,7 @@ pub fn case(name: impl Into<String>) -> Case {
         sizes: None,
         before: Vec::new(),
         missing: Vec::new(),
+        only: None,
         steps: Vec::new(),
     }
 }
@@ -83,6 +90,13 @@ impl Case {
     #[must_use]
     pub fn with_sizes(mut self, sizes: Sizes) -> Self {
         self.sizes = Some(sizes);
+        self
+    }
+
+    /// Runs at one hook only, because a test run cannot show it at the other.
+    #[must_use]
+    pub fn only_at(mut self, hook: Hook) -> Self {
+        self.only = Some(hook);
         self
     }
 
