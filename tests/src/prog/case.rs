@@ -37,6 +37,8 @@ pub(super) struct Step {
     pub(super) fate: Fate,
     /// XDP leaves it to the TC program behind it.
     pub(super) deferred: bool,
+    /// What XDP counts while it defers, beside that it does.
+    pub(super) xdp_counts: Vec<Counter>,
     pub(super) counts: Vec<Counter>,
     pub(super) events: Vec<Event>,
     /// The conns afterwards; `None`: as before.
@@ -51,6 +53,8 @@ pub(super) enum Fate {
     Pass,
     Drop,
     Sent(Sent),
+    /// Answered in place, by the way it came.
+    Reflected(Vec<u8>),
 }
 
 /// A packet that was translated and sent on.
@@ -117,14 +121,14 @@ impl Case {
     /// A frame comes in by `port`. What follows is about it, until the next one; without more it passes untouched.
     #[must_use]
     pub fn frame(mut self, port: Port, frame: Vec<u8>) -> Self {
-        let (fate, deferred) = (Fate::Pass, false);
         self.steps.push(Step {
             port,
             frame,
-            fate,
-            deferred,
-            counts: vec![],
-            events: vec![],
+            fate: Fate::Pass,
+            deferred: false,
+            xdp_counts: Vec::new(),
+            counts: Vec::new(),
+            events: Vec::new(),
             leaves: None,
             roughly: false,
         });
@@ -180,10 +184,24 @@ impl Case {
         self.counts(&[counter])
     }
 
+    /// The packet turns into `answer` and leaves by the way it came; `counter` says why.
+    #[must_use]
+    pub fn answered(mut self, answer: &Packet<Tcp>, counter: Counter) -> Self {
+        self.step().fate = Fate::Reflected(answer.build());
+        self.counts(&[counter])
+    }
+
     /// XDP leaves the packet to the TC program behind it; everything else that the row says is that program's work.
     #[must_use]
     pub fn deferred_by_xdp(mut self) -> Self {
         self.step().deferred = true;
+        self
+    }
+
+    /// What XDP counts before it leaves the packet to TC.
+    #[must_use]
+    pub fn xdp_counts(mut self, counters: &[Counter]) -> Self {
+        self.step().xdp_counts.extend(counters);
         self
     }
 

@@ -7,6 +7,7 @@ use lb_common::{
     addr::MacPair,
     conn::{Conn, Direction, FlowKey},
     counter::Counter,
+    event::Event,
     stats::BackendStats,
 };
 
@@ -125,7 +126,9 @@ fn check_step(hook: Hook, bench: &mut Bench, case: &Case, step: &Step) -> Result
         let outcome = bench.run(step.port, &step.frame)?;
         check_fate(&Fate::Pass, &step.frame, hook, step, &outcome).context("at XDP, which should defer it")?;
         let after = Snapshot::of(bench, case.site.backends())?;
-        check_counters(&before.counters, &after.counters, &[Counter::Deferred]).context("at XDP")?;
+        let counts: Vec<_> = step.xdp_counts.iter().copied().chain([Counter::Deferred]).collect();
+        check_counters(&before.counters, &after.counters, &counts).context("at XDP")?;
+        ensure!(before.conns == after.conns, "XDP changed `conns`{}", changes(&before.conns, &after.conns));
         ensure!(before.stats == after.stats, "XDP counted traffic for a packet that it left to TC");
         before = after;
     }
@@ -157,6 +160,8 @@ fn check_fate(fate: &Fate, frame: &[u8], hook: Hook, step: &Step, outcome: &Outc
             (Verdict::Tx, &frame[..])
         }
         Fate::Sent(Sent { frame, .. }) => (Verdict::Redirect, &frame[..]),
+        Fate::Reflected(frame) if hook == Hook::Xdp => (Verdict::Tx, &frame[..]),
+        Fate::Reflected(frame) => (Verdict::Redirect, &frame[..]),
     };
     ensure!(
         outcome.verdict == verdict,
@@ -214,7 +219,8 @@ fn check_events(bench: &mut Bench, step: &Step, started: u32) -> Result<()> {
         ensure!(within, "the event's time {} is not that of the run ({started} to {now})", event.jiffies as u32);
         event.jiffies = 0;
     }
-    ensure!(events == step.events, "events: expected {:#?}\nfound {events:#?}", step.events);
+    let lines = |events: &[Event]| events.iter().fold(String::new(), |text, event| format!("{text}\n      {event:?}"));
+    ensure!(events == step.events, "events: expected {}\n   found {}", lines(&step.events), lines(&events));
     Ok(())
 }
 

@@ -294,9 +294,9 @@ impl Flow {
         SocketAddrV4::new(*self.client.ip(), self.client_port)
     }
 
-    /// The next hop towards one end of the conn: all hosts are neighbours.
+    /// The next hop towards one end of the conn.
     fn way(&self, end: SocketAddrV4) -> ([u8; 6], Port) {
-        let port = if end.ip().octets()[0] == 10 { Port::Ext } else { Port::Int };
+        let port = if end.ip().octets()[0] != 192 { Port::Ext } else { Port::Int };
         (mac_of(&end.ip().to_string()), port)
     }
 

@@ -16,6 +16,15 @@ use super::{
 };
 use crate::packet::ToEnd;
 
+#[derive(Clone, Debug)]
+struct SiteBackend {
+    addr: SocketAddrV4,
+    service: u16,
+    weight: u16,
+    state: BackendState,
+    on_down: OnDown,
+}
+
 /// Ring slots of each service.
 const REGION: u32 = 8;
 
@@ -23,7 +32,7 @@ const REGION: u32 = 8;
 #[derive(Clone, Debug, Default)]
 pub struct Site {
     services: Vec<SiteService>,
-    backends: Vec<(SocketAddrV4, u16)>,
+    backends: Vec<SiteBackend>,
 }
 
 #[derive(Clone, Debug)]
@@ -59,11 +68,39 @@ impl Site {
         self
     }
 
+    /// What happens to packets without a conn of the service named last.
+    #[must_use]
+    pub fn no_conn(mut self, policy: NoConn) -> Self {
+        if let Some(service) = self.services.last_mut() {
+            service.no_conn = policy;
+        }
+        self
+    }
+
+    /// The weight of a backend of the first service; 1 otherwise.
+    #[must_use]
+    #[track_caller]
+    pub fn weight(mut self, backend: &str, weight: u16) -> Self {
+        let id = self.backend_id(0, backend.to_end());
+        self.backends[usize::from(id)].weight = weight;
+        self
+    }
+
+    /// A backend of the first service is in this state; it is up otherwise.
+    #[must_use]
+    #[track_caller]
+    pub fn state(mut self, backend: &str, state: BackendState, on_down: OnDown) -> Self {
+        let id = self.backend_id(0, backend.to_end());
+        let backend = &mut self.backends[usize::from(id)];
+        (backend.state, backend.on_down) = (state, on_down);
+        self
+    }
+
     fn backend(&mut self, addr: SocketAddrV4, service: u16) -> u16 {
-        let wanted = (addr, service);
-        let found = self.backends.iter().position(|known| *known == wanted);
+        let found = self.backends.iter().position(|known| (known.addr, known.service) == (addr, service));
         found.unwrap_or_else(|| {
-            self.backends.push(wanted);
+            let (weight, state, on_down) = (1, BackendState::Up, OnDown::Rst);
+            self.backends.push(SiteBackend { addr, service, weight, state, on_down });
             self.backends.len() - 1
         }) as u16
     }
@@ -80,7 +117,7 @@ impl Site {
     #[must_use]
     #[track_caller]
     pub fn backend_id(&self, service: u16, addr: SocketAddrV4) -> u16 {
-        let found = self.backends.iter().position(|known| *known == (addr, service));
+        let found = self.backends.iter().position(|known| (known.addr, known.service) == (addr, service));
         found.unwrap_or_else(|| panic!("service {service} has no backend {addr}")) as u16
     }
 
@@ -97,14 +134,14 @@ impl Site {
     /// When the kernel refuses an entry.
     pub fn apply(&self, tables: &mut Tables) -> Result<()> {
         let mut control = Control { syn_recv_jiffies: SYN_RECV_JIFFIES, ..Control::default() };
-        for (id, (addr, service)) in (0..).zip(&self.backends) {
+        for (id, backend) in (0..).zip(&self.backends) {
             let backend = Backend {
-                addr: Ipv4::from(*addr.ip()),
-                port: addr.port(),
-                service: *service,
-                weight: 1,
-                state: BackendState::Up,
-                on_down: OnDown::Rst,
+                addr: Ipv4::from(*backend.addr.ip()),
+                port: backend.addr.port(),
+                service: backend.service,
+                weight: backend.weight,
+                state: backend.state,
+                on_down: backend.on_down,
             };
             control.admit(backend.addr, backend.port);
             tables.put_backend(id, backend)?;

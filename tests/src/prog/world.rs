@@ -45,16 +45,19 @@ pub const SERVER_SILENT: &str = "192.168.80.200";
 /// A server to which there is no route.
 pub const SERVER_LOST: &str = "172.31.0.1";
 
+/// A client behind a router, which is [`CLIENT2`].
+pub const CLIENT_FAR: &str = "198.51.100.5";
+
 /// The hosts with a permanent neighbour entry: on `ext0`, then on `int0`.
 const NEIGHBOURS: [(&str, &[&str]); 2] =
     [("ext0", &[CLIENT, CLIENT2, SERVER_EXT]), ("int0", &[SERVER1, SERVER2, SERVER3])];
 
-/// The link-layer address of a host of the test network: `02:00` and its IPv4 address.
+/// The link-layer address towards a host of the test network: `02:00` and the IPv4 address of the host or its router.
 #[must_use]
 #[track_caller]
 pub fn mac_of(host: &str) -> Mac {
     let Ok(ip) = host.parse::<std::net::Ipv4Addr>() else { panic!("{host:?} is no IPv4 address") };
-    let [a, b, c, d] = ip.octets();
+    let [a, b, c, d] = if host == CLIENT_FAR { return mac_of(CLIENT2) } else { ip.octets() };
     [2, 0, a, b, c, d]
 }
 
@@ -134,6 +137,7 @@ fn links() -> String {
          link set ext0-far up
          link set int0 up
          link set int0-far up
+         route add 198.51.100.0/24 via {CLIENT2} dev ext0
         ",
         mac(EXT_MAC),
         mac(INT_MAC)
