@@ -165,6 +165,20 @@ impl Bench {
     /// When the kernel refuses the run (a frame shorter than an Ethernet header), or the program returns a number that
     /// is no verdict of its hook.
     pub fn run_at(&mut self, hook: Hook, port: Port, frame: &[u8]) -> Result<Outcome> {
+        self.runs(hook, port, frame, 1)
+    }
+
+    /// Runs the program `times` times on one frame that it leaves as it is: the kernel hands each run what the one
+    /// before made of the frame.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bench::run_at`].
+    pub fn repeat(&mut self, port: Port, frame: &[u8], times: u32) -> Result<Outcome> {
+        self.runs(self.hook, port, frame, times)
+    }
+
+    fn runs(&mut self, hook: Hook, port: Port, frame: &[u8], repeat: u32) -> Result<Outcome> {
         let mut out = vec![0; frame.len() + 256];
         let context = match hook {
             Hook::Xdp => xdp_md(frame.len(), port),
@@ -174,6 +188,7 @@ impl Bench {
             data_in: Some(frame),
             data_out: Some(&mut out),
             ctx_in: Some(&context),
+            repeat,
             ..TestRunOptions::default()
         };
         let result = match hook {

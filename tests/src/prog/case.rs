@@ -43,7 +43,7 @@ pub(super) struct Step {
     pub(super) events: Vec<Event>,
     /// The conns afterwards; `None`: as before.
     pub(super) leaves: Option<Vec<Flow>>,
-    /// Their numbers and bytes are not looked at.
+    /// Their numbers, bytes and times are not looked at.
     pub(super) roughly: bool,
 }
 
@@ -62,6 +62,13 @@ pub(super) enum Fate {
 pub(super) struct Sent {
     pub(super) frame: Vec<u8>,
     pub(super) egress: Port,
+    /// What it adds to a backend's traffic, if it is a packet of a conn.
+    pub(super) traffic: Option<Traffic>,
+}
+
+/// What a packet adds to the traffic of a backend.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Traffic {
     pub(super) backend: u16,
     pub(super) direction: Direction,
     /// Of the IP packet.
@@ -160,12 +167,11 @@ impl Case {
     #[track_caller]
     pub fn sends(self, flow: &Flow, packet: &Packet<Tcp>, out: &Packet<Tcp>) -> Self {
         let direction = flow.direction_of(packet);
+        let bytes = packet.claimed_len().into();
         let sent = Sent {
             frame: out.build(),
             egress: flow.egress(direction),
-            backend: flow.backend_id,
-            direction,
-            bytes: packet.claimed_len().into(),
+            traffic: Some(Traffic { backend: flow.backend_id, direction, bytes }),
         };
         // It comes in where packets of the other direction leave.
         let port = match direction {
@@ -175,6 +181,17 @@ impl Case {
         let mut row = self.frame(port, packet.build());
         row.step().fate = Fate::Sent(sent);
         row
+    }
+
+    /// The frame leaves as `out` by the other port, and counts as nobody's traffic.
+    #[must_use]
+    pub fn relayed(mut self, out: Vec<u8>) -> Self {
+        let egress = match self.step().port {
+            Port::Ext => Port::Int,
+            Port::Int => Port::Ext,
+        };
+        self.step().fate = Fate::Sent(Sent { frame: out, egress, traffic: None });
+        self
     }
 
     /// The packet is dropped, and `counter` says why.
@@ -247,7 +264,7 @@ impl Case {
         self
     }
 
-    /// The conns in the tables afterwards: which, where and in what state, but not their numbers.
+    /// The conns in the tables afterwards: which, where and in what state, but not their numbers and times.
     #[must_use]
     pub fn leaves_roughly(mut self, flows: &[&Flow]) -> Self {
         self.step().roughly = true;

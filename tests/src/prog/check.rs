@@ -194,14 +194,14 @@ fn check_counters(before: &Counters, after: &Counters, expected: &[Counter]) -> 
 
 fn check_stats(before: &Snapshot, after: &Snapshot, step: &Step) -> Result<()> {
     let mut wanted = before.stats.clone();
-    if let Fate::Sent(sent) = &step.fate {
-        let stats = &mut wanted[usize::from(sent.backend)];
-        let (packets, bytes) = match sent.direction {
+    if let Fate::Sent(Sent { traffic: Some(traffic), .. }) = &step.fate {
+        let stats = &mut wanted[usize::from(traffic.backend)];
+        let (packets, bytes) = match traffic.direction {
             Direction::Forward => (&mut stats.in_packets, &mut stats.in_bytes),
             Direction::Reverse => (&mut stats.out_packets, &mut stats.out_bytes),
         };
         *packets += 1;
-        *bytes += sent.bytes;
+        *bytes += traffic.bytes;
         stats.conns += step.counts.iter().filter(|&&counter| counter == Counter::Opened).count() as u64;
         ensure!(wanted == after.stats, "stats: expected {wanted:?}, found {:?}", after.stats);
     } else {
@@ -249,6 +249,9 @@ fn check_tables(before: &Snapshot, after: &Snapshot, step: &Step, flows: &[Flow]
         loads[usize::from(flow.backend_id)] += 1;
     }
     ensure!(loads == after.loads, "loads: expected {loads:?}, found {:?}", after.loads);
+    if step.roughly {
+        return Ok(());
+    }
     for (key, entry) in after.conns.iter().chain(&after.half_open) {
         let fresh = |jiffies: u32| jiffies.wrapping_sub(started) < 10_000;
         let born = fresh(entry.last_seen) && fresh(entry.created);

@@ -105,6 +105,11 @@ impl Tables {
         self.put(map::SERVICES, key, service)
     }
 
+    /// A service.
+    pub fn service(&mut self, key: &ServiceKey) -> Result<Service> {
+        self.hash(map::SERVICES)?.get(&Raw::of(*key), 0)?.decode()
+    }
+
     /// Writes a backend.
     pub fn put_backend(&mut self, id: u16, backend: Backend) -> Result<()> {
         self.array(map::BACKENDS)?.set(id.into(), Raw::of(backend), 0).context("write a backend")
