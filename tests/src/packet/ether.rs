@@ -79,6 +79,12 @@ macro_rules! frame_methods {
             self
         }
 
+        /// The link-layer addresses: sender, receiver.
+        #[must_use]
+        pub const fn link(&self) -> ($crate::packet::Mac, $crate::packet::Mac) {
+            (self.ether.src, self.ether.dst)
+        }
+
         /// Adds a VLAN tag inside the ones there are (IEEE 802.1Q).
         #[must_use]
         pub fn vlan(mut self, id: u16) -> Self {
