@@ -179,6 +179,12 @@ impl Packet<Tcp> {
         self.transport.flags
     }
 
+    /// The sequence number.
+    #[must_use]
+    pub const fn seq_number(&self) -> u32 {
+        self.transport.seq
+    }
+
     /// The acknowledgement number, if the ACK flag is set.
     #[must_use]
     pub const fn acknowledges(&self) -> Option<u32> {

@@ -66,7 +66,13 @@ fn on_hook(hook: Hook, shared: &mut Bench, case: &Case) -> Result<()> {
         bench.tables.remove(key)?;
     }
     for (number, step) in case.steps.iter().enumerate() {
-        let packet = || format!("packet {} of {}: {}", number + 1, case.steps.len(), describe(&step.frame));
+        let packet = || {
+            let before: String = case.steps[..number].iter().fold(String::new(), |mut text, step| {
+                let _ = write!(text, "\n   after {}", describe(&step.frame));
+                text
+            });
+            format!("packet {} of {}{before}\n   at {}", number + 1, case.steps.len(), describe(&step.frame))
+        };
         check_step(hook, bench, case, step).with_context(packet)?;
     }
     Ok(())

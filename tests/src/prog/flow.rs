@@ -173,20 +173,24 @@ impl Flow {
         flow
     }
 
-    /// After `packet` of its own went through, in order and as the peer expects it: numbers, bytes and flags of the
-    /// packet's side. What a RST means is for the row to say.
+    /// After `packet` of its own went through: numbers, bytes and flags of the packet's side. What a RST means is for
+    /// the row to say.
     #[must_use]
     pub fn after(&self, packet: &Packet<Tcp>) -> Self {
         let mut flow = self.clone();
         let forward = self.direction_of(packet) == Direction::Forward;
         let (side, peer) =
             if forward { (&mut flow.forward, &flow.reverse) } else { (&mut flow.reverse, &flow.forward) };
-        side.bytes += packet.ip_bytes().len() as u64;
-        side.hop = true;
-        side.seq = packet.seq_end();
-        side.ack = packet.acknowledges().unwrap_or(side.ack);
         let flags = packet.flag_bits();
-        if flags & flag::RST == 0 {
+        let syn_ack = flags & flag::SYN != 0 && flags & flag::ACK != 0;
+        side.bytes += u64::from(packet.claimed_len());
+        side.hop = true;
+        // A backend's SYN+ACK says where its numbers start, whatever was known before; so does the first packet.
+        let starts = side.bytes == u64::from(packet.claimed_len()) || (self.half_open && !forward && syn_ack);
+        side.seq = if starts { packet.seq_end() } else { later(side.seq, packet.seq_end()) };
+        side.ack = packet.acknowledges().map_or(side.ack, |ack| later(side.ack, ack));
+        // Before the handshake is through, a backend's other packets (an ACK of another life) say nothing.
+        if flags & flag::RST == 0 && (forward || !self.half_open || syn_ack) {
             side.seen |= flags & (flag::SYN | flag::ACK | flag::FIN);
         }
         // The client's ACK of the backend's SYN completes the handshake.
@@ -381,6 +385,11 @@ impl Flow {
             reverse_seen: self.reverse.seen,
         }
     }
+}
+
+/// The later of two sequence numbers (RFC 9293 §3.4); 0 stands for "none yet".
+fn later(a: u32, b: u32) -> u32 {
+    if a == 0 || (b.wrapping_sub(a) as i32) > 0 { b } else { a }
 }
 
 fn port_mac(port: Port) -> [u8; 6] {
