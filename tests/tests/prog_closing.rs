@@ -74,6 +74,7 @@ fn fins_close_a_conn_from_either_side() {
     let time_wait = flow.in_state(TimeWait);
     let with_data = flow.client_ack().fin().psh().payload("\x01\0\0\0\x01");
     let last = |flow: &Flow| flow.after(&flow.backend_ack().fin());
+    let unread = flow.after(&flow.backend_ack().payload(800));
     let mut cases = vec![
         case("the client closes first")
             .given(&[&flow])
@@ -108,6 +109,11 @@ fn fins_close_a_conn_from_either_side() {
             .translates(&flow, &backend_fin)
             .tells(EventKind::Closed, &flow.after(&client_fin).after(&backend_fin))
             .leaves(&[&flow.after(&client_fin).after(&backend_fin)]),
+        case("the event of a FIN tells what the FIN itself acknowledges")
+            .given(&[&unread])
+            .translates(&flow, &unread.client_ack().fin())
+            .tells(EventKind::Closing, &unread.after(&unread.client_ack().fin()))
+            .leaves(&[&unread.after(&unread.client_ack().fin())]),
         case("a FIN sent again is no news")
             .given(&[&close_wait])
             .translates(&flow, &client_fin)
@@ -233,6 +239,14 @@ fn a_syn_reuses_the_key_of_a_closed_conn() {
     let from_backend = dead.backend().syn().seq(9);
     let mut cases = reused;
     cases.extend(kept);
+    let closed = Flow::mysql("10.80.1.1:40000", SERVER2).in_state(TimeWait);
+    let odd = closed.client_syn().fin();
+    cases.push(
+        case("a SYN+FIN on a conn in TIME_WAIT starts nothing and ends nothing")
+            .given(&[&closed])
+            .translates(&closed, &odd)
+            .leaves(&[&closed.after_stale(&odd)]),
+    );
     cases.push(
         case("a SYN from the backend in TIME_WAIT starts nothing")
             .given(&[&dead])

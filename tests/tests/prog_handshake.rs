@@ -77,6 +77,7 @@ fn a_handshake_may_stumble() {
     let reset = flow.backend().seq(0).rst().ack(flow.forward.seq);
     let refused = flow.after(&reset).backend_sent(flag::RST);
     let client_rst = answered.client().rst();
+    let crossed = answered.backend_sent(flag::RST);
     run(&[
         case("a SYN sent again goes to the same backend")
             .given(&[&flow])
@@ -110,6 +111,12 @@ fn a_handshake_may_stumble() {
             .translates(&other, &syn)
             .counts(&[Opened, HopLookup])
             .leaves(&[&other]),
+        case("an ACK that crosses the backend's RST leaves a closed conn, which is no load")
+            .given(&[&crossed])
+            .translates(&flow, &ack)
+            .counts(&[Established])
+            .tells(EventKind::Established, &crossed.after(&ack))
+            .leaves(&[&crossed.after(&ack)]),
         case("a client's RST during the handshake goes to the backend and changes nothing")
             .given(&[&answered])
             .translates(&flow, &client_rst)

@@ -19,13 +19,16 @@ use super::{
 };
 use crate::packet::{describe, difference};
 
+/// Failures that are printed; the rest is counted.
+const SHOWN: usize = 10;
+
 /// Runs all rows on all hooks.
 ///
 /// # Panics
 ///
 /// With a list of all rows that failed and why.
 pub fn run(cases: &[Case]) {
-    let mut failures = String::new();
+    let mut failures = Vec::new();
     let mut names = BTreeMap::new();
     for case in cases {
         assert!(names.insert(&case.name, ()).is_none(), "two rows are called {:?}", case.name);
@@ -38,11 +41,12 @@ pub fn run(cases: &[Case]) {
         };
         for case in cases.iter().filter(|case| case.only.is_none_or(|only| only == hook)) {
             if let Err(error) = on_hook(hook, &mut shared, case) {
-                let _ = write!(failures, "\n{hook}: {}\n   {error:#}\n", case.name);
+                failures.push(format!("{hook}: {}\n   {error:#}\n", case.name));
             }
         }
     }
-    assert!(failures.is_empty(), "{failures}");
+    let shown = failures.iter().take(SHOWN).fold(String::new(), |text, failure| format!("{text}\n{failure}"));
+    assert!(failures.is_empty(), "{} rows failed, up to {SHOWN} shown:\n{shown}", failures.len());
     let single = cases.iter().filter(|case| case.only.is_some()).count();
     println!("{} rows at both hooks, {single} at one", cases.len() - single);
 }
