@@ -1,4 +1,5 @@
-//! What the end-to-end tests, the demo and the benchmarks share. [`lab`] builds a network of namespaces with
-//! real MariaDB servers; nothing here is linked into the agent.
+//! What the tests share: the lab, packets that read as sentences, and the harness that runs the real eBPF programs.
 
 pub mod lab;
+pub mod packet;
+pub mod prog;
