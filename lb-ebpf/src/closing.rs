@@ -6,10 +6,11 @@ use lb_common::{
     counter::Counter,
     event::EventKind,
     parse::Tcp,
+    seq,
     tcp::{self, State, flag},
 };
 
-use crate::{count, events, load, maps::CONNS};
+use crate::{count, events, forward, load, maps::CONNS};
 
 /// What such a packet means.
 #[derive(PartialEq, Eq)]
@@ -23,17 +24,17 @@ pub(crate) enum Outcome {
 /// Notes the flags of the packet in its direction's entry.
 #[inline(always)]
 pub(crate) fn note(packet: &Tcp, key: &FlowKey, conn: &mut Conn) -> Outcome {
-    let forward = matches!(conn.dir, Direction::Forward);
+    let is_forward = matches!(conn.dir, Direction::Forward);
     let other = CONNS.get_ptr_mut(&conn.other_key());
     let (peer_seen, peer_ack) = match other {
         // SAFETY: the other entry is only read; it is written by packets of its own direction.
         Some(other) => unsafe { ((*other).seen, (*other).ack) },
         None => (0, conn.seq),
     };
-    let before = state(forward, conn.seen, peer_seen);
+    let before = state(is_forward, conn.seen, peer_seen);
     let mut flags = packet.flags;
-    if flags & (flag::SYN | flag::ACK | flag::RST) == flag::SYN {
-        if forward && before.may_be_reused() {
+    if flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) == flag::SYN {
+        if is_forward && before.may_be_reused() {
             count::one(Counter::Reused);
             events::conn(EventKind::Replaced, key, conn, peer_seen, peer_ack);
             let other_key = conn.other_key();
@@ -42,17 +43,17 @@ pub(crate) fn note(packet: &Tcp, key: &FlowKey, conn: &mut Conn) -> Outcome {
         }
         return Outcome::Continue;
     }
-    // A RST ends a conn only if it stands where its receiver would take it (RFC 5961 §3): right after what its sender
-    // has sent, or exactly where the receiver waits. The packet itself is forwarded: the receiver decides for itself.
-    if flags & flag::RST != 0 && packet.seq() != conn.seq && packet.seq() != peer_ack {
+    // A RST that its receiver would not take ends nothing. It is forwarded: the receiver decides for itself.
+    if flags & flag::RST != 0 && !seq::plausible_rst(packet.seq(), conn.seq, peer_ack) {
         count::one(Counter::BlindRst);
         flags = 0;
     }
-    conn.seen = tcp::note(conn.seen, peer_seen, flags, forward);
-    let after = state(forward, conn.seen, peer_seen);
+    forward::learn(packet, conn);
+    conn.seen = tcp::note(conn.seen, peer_seen, flags, is_forward);
+    let after = state(is_forward, conn.seen, peer_seen);
     if after != before {
         if before.is_active() {
-            let forward_entry = if forward { Some(&raw mut *conn) } else { other };
+            let forward_entry = if is_forward { Some(&raw mut *conn) } else { other };
             if let Some(entry) = forward_entry {
                 // SAFETY: that it is.
                 unsafe { load::uncount(entry) };
@@ -65,6 +66,6 @@ pub(crate) fn note(packet: &Tcp, key: &FlowKey, conn: &mut Conn) -> Outcome {
 }
 
 #[inline(always)]
-fn state(forward: bool, own: u8, peer: u8) -> State {
-    if forward { State::of(own, peer) } else { State::of(peer, own) }
+fn state(is_forward: bool, own: u8, peer: u8) -> State {
+    if is_forward { State::of(own, peer) } else { State::of(peer, own) }
 }

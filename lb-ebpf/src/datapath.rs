@@ -44,11 +44,19 @@ fn translate<H: Hook>(hook: &H, packet: &Tcp) -> Result<Verdict, Verdict> {
         return Err(Verdict::Pass);
     }
     // One lookup by the packet's own 5-tuple finds either direction.
-    let conn = match CONNS.get_ptr_mut(&key) {
-        Some(conn) if packet.flags & flag::STATE == 0 => conn,
-        // SAFETY: as below.
-        Some(conn) if closing::note(packet, &key, unsafe { &mut *conn }) == Outcome::Continue => conn,
-        _ => opening::find::<H>(packet, control, &key)?,
+    let found = match CONNS.get_ptr_mut(&key) {
+        Some(conn) => {
+            // SAFETY: as below.
+            let entry = unsafe { &mut *conn };
+            forward::check::<H>(packet, entry.dir)?;
+            let goes_on = packet.flags & flag::STATE == 0 || closing::note(packet, &key, entry) == Outcome::Continue;
+            goes_on.then_some(conn)
+        }
+        None => None,
+    };
+    let conn = match found {
+        Some(conn) => conn,
+        None => opening::find::<H>(packet, control, &key)?,
     };
     // SAFETY: the element is this direction's, so that no other packet writes it. A slot that the agent's sweep frees
     // meanwhile may be taken by a new conn, which survives what this packet then writes: its own next packet

@@ -15,7 +15,6 @@ use crate::{Verdict, clock, count, hook::Hook, hop, nat};
 /// Records the packet in its entry, rewrites it and sends it on.
 #[inline(always)]
 pub(crate) fn packet<H: Hook>(hook: &H, packet: &Tcp, control: &Control, conn: &mut Conn) -> Result<Verdict, Verdict> {
-    check::<H>(packet, conn.dir)?;
     let hop = hop::ensure(hook, conn, control.hop_gen)?;
     touch(packet, conn);
     count::traffic(conn.backend, conn.dir, packet.ip_len);
@@ -25,7 +24,7 @@ pub(crate) fn packet<H: Hook>(hook: &H, packet: &Tcp, control: &Control, conn: &
     Ok(hop.verdict())
 }
 
-/// Ends packets that must not, or cannot at this hook, be translated; nothing may have been changed for them before.
+/// Ends packets that must not, or cannot at this hook, be translated. Comes before everything that changes a conn.
 #[inline(always)]
 pub(crate) fn check<H: Hook>(packet: &Tcp, dir: Direction) -> Result<(), Verdict> {
     if packet.fragment {
@@ -56,8 +55,18 @@ pub(crate) fn out_of_time(dir: Direction) -> Verdict {
 fn touch(packet: &Tcp, conn: &mut Conn) {
     conn.last_seen = clock::now();
     conn.bytes += u64::from(packet.ip_len);
+    learn(packet, conn);
+}
+
+/// Notes how far the sender has come. A RST tells nothing: it may be forged, and it needs these numbers to be believed.
+/// Nor does a packet that claims a leap no window allows.
+#[inline(always)]
+pub(crate) fn learn(packet: &Tcp, conn: &mut Conn) {
+    if packet.flags & flag::RST != 0 {
+        return;
+    }
     let end = packet.seq_end();
-    if seq::after(end, conn.seq) {
+    if seq::shortly_after(end, conn.seq) {
         conn.seq = end;
     }
     let ack = packet.ack();

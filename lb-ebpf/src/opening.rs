@@ -5,13 +5,13 @@
 //! their own, so that a SYN flood can neither evict nor block an established one.
 
 use lb_common::{
-    conn::{Conn, Direction, FlowKey, Origin},
+    conn::{Conn, Direction, FlowKey, Origin, once},
     control::Control,
     counter::Counter,
     event::EventKind,
     parse::Tcp,
     service::{NoConn, Service, ServiceKey},
-    tcp::flag,
+    tcp::{State, flag},
 };
 
 use crate::{
@@ -134,10 +134,15 @@ fn complete(
     conn: &mut Conn,
     other_key: &FlowKey,
 ) -> Result<*mut Conn, Verdict> {
-    conn.seen |= flag::ACK;
-    conn.ack = packet.ack();
-    conn.last_seen = clock::now();
     let other = HALF_OPEN.get_ptr(other_key).ok_or(Verdict::Drop(Counter::NoConn))?;
+    // SAFETY: the other entry is only read.
+    let (peer_seen, peer_ack) = unsafe { ((*other).seen, (*other).ack) };
+    // The backend may have reset the conn meanwhile: then it is closed from the start, and no load.
+    let active = State::of(flag::SYN | flag::ACK, peer_seen).is_active();
+    conn.seen = flag::SYN | flag::ACK;
+    conn.once = if active { 0 } else { once::UNCOUNTED };
+    forward::learn(packet, conn);
+    conn.last_seen = clock::now();
     // The values go from table to table without a copy on the stack.
     // SAFETY: both are elements of `half_open`, which are not removed before the end of the copy.
     let moved = unsafe { CONNS.insert(other_key, &*other, BPF_NOEXIST) };
@@ -145,13 +150,14 @@ fn complete(
         if moved.is_ok() {
             let _ = CONNS.remove(other_key);
         }
+        conn.seen = flag::SYN;
         events::refused(EventKind::Refused, key, service.id, Counter::TableFull);
         return Err(Verdict::Drop(Counter::TableFull));
     }
     count::one(Counter::Established);
-    load::count(conn.backend);
-    // SAFETY: as above.
-    let (peer_seen, peer_ack) = unsafe { ((*other).seen, (*other).ack) };
+    if active {
+        load::count(conn.backend);
+    }
     events::conn(EventKind::Established, key, conn, peer_seen, peer_ack);
     let _ = (HALF_OPEN.remove(key), HALF_OPEN.remove(other_key));
     let conn = CONNS.get_ptr_mut(key).ok_or(Verdict::Drop(Counter::NoConn))?;

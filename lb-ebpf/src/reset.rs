@@ -21,7 +21,8 @@ pub(crate) fn run<H: Hook>(hook: &H) -> H::Action {
     let (start, end) = hook.bounds();
     // SAFETY: the bounds are the frame's, as the hook gives them.
     match unsafe { parse(start, end) } {
-        Parsed::Tcp(packet) if write(hook, &packet) => hook.reflect(),
+        // Nobody answers a RST with a RST.
+        Parsed::Tcp(packet) if packet.flags & flag::RST == 0 && write(hook, &packet) => hook.reflect(),
         _ => H::DROP,
     }
 }
