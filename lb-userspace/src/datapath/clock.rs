@@ -41,11 +41,11 @@ pub struct Ticks {
 }
 
 impl Ticks {
-    /// A duration in ticks, rounded up, at most half of the 32-bit range.
+    /// A duration in ticks, rounded up; at most what [`Ticks::since`] can tell, 49 days at 1000 Hz.
     #[must_use]
     pub fn from_duration(self, duration: Duration) -> u32 {
         let ticks = (duration.as_nanos() * u128::from(self.hz)).div_ceil(1_000_000_000);
-        u32::try_from(ticks).unwrap_or(u32::MAX).min(u32::MAX / 2)
+        u32::try_from(ticks).unwrap_or(u32::MAX).min(u32::MAX - self.hz.saturating_mul(120))
     }
 
     /// Ticks as a duration.
@@ -89,6 +89,6 @@ mod tests {
         assert_eq!(ticks.from_duration(Duration::from_secs(60)), 15_000);
         assert_eq!(ticks.from_duration(Duration::from_millis(1)), 1);
         assert_eq!(ticks.to_duration(15_000), Duration::from_secs(60));
-        assert_eq!(ticks.from_duration(Duration::from_secs(1 << 40)), u32::MAX / 2);
+        assert_eq!(ticks.from_duration(Duration::from_secs(1 << 40)), u32::MAX - 30_000);
     }
 }

@@ -8,6 +8,9 @@ mod attach;
 mod bpf;
 pub mod clock;
 mod error;
+pub mod events;
+pub mod expiry;
+pub mod hops;
 mod loader;
 mod mode;
 mod netdev;
@@ -16,6 +19,8 @@ pub mod plan;
 mod preflight;
 pub mod ring;
 mod scan;
+pub mod sweep;
+pub mod sysctl;
 mod tables;
 
 use std::sync::Mutex;
@@ -24,16 +29,24 @@ use aya::{
     Ebpf,
     programs::{Program, TestRun, TestRunOptions},
 };
-use lb_common::{abi, control::Control};
+use lb_common::{
+    MapType, abi,
+    addr::Ipv4,
+    control::{ArpGate, Control, MAX_VIPS},
+    retire::{self, Request},
+};
 
 pub use attach::{InterfaceStatus, LinkStatus};
 pub use clock::Ticks;
 pub use error::{Error, Result};
+pub use events::Events;
+pub use expiry::Timeouts;
 pub use loader::{InterfaceSettings, Report, Settings, unload};
 pub use mode::{Hook, Mode};
 pub use pins::versioned;
 pub use plan::{DesiredBackend, DesiredService, Ids, Plan};
 pub use scan::Scan;
+pub use sweep::{Summary, Sweep, Tally};
 pub use tables::{Array, Table, TableSizes, Tables};
 
 /// The loaded and attached packet path. Dropping it leaves everything attached; [`Datapath::detach`] does not.
@@ -48,6 +61,7 @@ pub struct Datapath {
     /// `control` is one element with several writers of ours: each reads, changes and writes it as a whole.
     control: Mutex<()>,
     pins: pins::PinDir,
+    events: Mutex<Option<Events>>,
 }
 
 impl Datapath {
@@ -59,7 +73,8 @@ impl Datapath {
     ///
     /// Any [`Error`]; then nothing that this call made is left, and links of an earlier agent run their old program.
     pub fn open(object: &[u8], settings: &Settings) -> Result<Self> {
-        let loaded = loader::load(object, settings)?;
+        let mut loaded = loader::load(object, settings)?;
+        let events = Events::take(&mut loaded.ebpf)?;
         let mut datapath = Self {
             tables: loaded.tables,
             report: loaded.report,
@@ -67,6 +82,7 @@ impl Datapath {
             ebpf: loaded.ebpf,
             control: Mutex::new(()),
             pins: loaded.pins,
+            events: Mutex::new(Some(events)),
         };
         // Routes and neighbours may have changed while no agent watched them.
         datapath.new_hops()?;
@@ -132,6 +148,42 @@ impl Datapath {
         self.steer(&|control| control.syn_recv_jiffies = ticks)
     }
 
+    /// Sets which VIPs the ARP gate guards, what it does, and after which silence of the agent it closes. Counts as a
+    /// heartbeat.
+    ///
+    /// # Errors
+    ///
+    /// More than [`MAX_VIPS`] VIPs, or `control` cannot be written.
+    pub fn guard(&self, vips: &[Ipv4], gate: ArpGate, stale: std::time::Duration) -> Result<()> {
+        let mut places = [Ipv4([0; 4]); MAX_VIPS];
+        let Some(used) = places.get_mut(..vips.len()) else {
+            return Err(Error::Plan(format!("{} VIPs, the ARP gate guards at most {MAX_VIPS}", vips.len())));
+        };
+        used.copy_from_slice(vips);
+        let now = self.clock()?.jiffies as u32;
+        let heartbeat_jiffies = self.ticks.from_duration(stale);
+        self.steer(&|control| {
+            // One write of the whole element: the gate never sees half of this.
+            *control = Control { vips: places, arp_gate: gate, heartbeat: now, heartbeat_jiffies, ..*control };
+        })
+    }
+
+    /// Tells the ARP gate that the agent is alive.
+    ///
+    /// # Errors
+    ///
+    /// The clock cannot be read, or `control` cannot be written.
+    pub fn heartbeat(&self) -> Result<()> {
+        let now = self.clock()?.jiffies as u32;
+        self.steer(&|control| control.heartbeat = now)
+    }
+
+    /// The reading end of the event ring; `None`: it was taken before.
+    #[must_use]
+    pub fn take_events(&self) -> Option<Events> {
+        self.events.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+    }
+
     /// Reads the kernel's clocks.
     ///
     /// # Errors
@@ -139,15 +191,40 @@ impl Datapath {
     /// The kernel refuses to run `lb_clock`.
     pub fn clock(&self) -> Result<clock::Reading> {
         let _only_writer = self.control.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let Some(Program::Xdp(program)) = self.ebpf.program(abi::PROG_CLOCK) else {
-            let why = "it is not an XDP program".to_owned();
-            return Err(Error::Object { what: format!("run {}", abi::PROG_CLOCK), why });
-        };
         // The kernel wants a packet: an empty Ethernet frame will do.
-        let options = TestRunOptions { data_in: Some(&[0; 64]), ..TestRunOptions::default() };
-        program.test_run(options).map_err(|error| Error::object(format!("run {}", abi::PROG_CLOCK), &error))?;
+        self.run(abi::PROG_CLOCK, &[0; 64])?;
         let control = self.tables.control.get(0)?;
         Ok(clock::Reading { jiffies: control.clock_jiffies, ns: control.clock_ns })
+    }
+
+    /// Removes conns of `conns` unless a packet of theirs came since they were seen; answers how many went.
+    ///
+    /// # Errors
+    ///
+    /// More than [`retire::BATCH`] requests, or the kernel refuses to run `lb_retire`.
+    pub fn retire(&self, requests: &[Request]) -> Result<usize> {
+        if requests.is_empty() {
+            return Ok(0);
+        }
+        if requests.len() > retire::BATCH {
+            return Err(Error::Plan(format!(
+                "{} conns to retire at once, {} are possible",
+                requests.len(),
+                retire::BATCH
+            )));
+        }
+        let frame: Vec<u8> = requests.iter().flat_map(|request| request.bytes().iter().copied()).collect();
+        self.run(abi::PROG_RETIRE, &frame).map(|removed| removed as usize)
+    }
+
+    /// Runs a program that is never attached over a frame; answers what it returns.
+    fn run(&self, name: &str, frame: &[u8]) -> Result<u32> {
+        let Some(Program::Xdp(program)) = self.ebpf.program(name) else {
+            return Err(Error::Object { what: format!("run {name}"), why: "it is not an XDP program".to_owned() });
+        };
+        let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
+        let result = program.test_run(options).map_err(|error| Error::object(format!("run {name}"), &error))?;
+        Ok(result.return_value)
     }
 
     /// Takes everything off: links, programs, maps with all conns; tells what. As [`unload`], for the running agent.

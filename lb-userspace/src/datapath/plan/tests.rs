@@ -81,7 +81,7 @@ fn a_removed_id_is_free_only_without_conns() {
     let mut present = empty(4, 3);
     reach(&mut present, &[service(3306, Rr, &[backend(1, 1), backend(2, 1)])]);
     reach(&mut present, &[service(3306, Rr, &[backend(2, 1)])]);
-    assert_eq!(reclaim(&present.backends, &[5, 9]), []);
+    assert!(reclaim(&present.backends, &[5, 9]).is_empty());
     assert_eq!(reclaim(&present.backends, &[0, 9]), [0]);
     assert_eq!(reclaim(&present.backends, &[]), [0]);
     // Until then a third and a fourth backend do not both fit.
