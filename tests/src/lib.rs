@@ -2,3 +2,4 @@
 //! real MariaDB servers; nothing here is linked into the agent.
 
 pub mod lab;
+pub mod world;
