@@ -1,98 +1,10 @@
 //! Start, restart, failure and unload of the packet path, with the real object and the real kernel.
-//!
-//! Every test runs in a thread with its own network and mount namespace and its own BPF file system: whatever happens,
-//! the kernel takes links, pins, interfaces and mounts back when the thread ends.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-    thread,
-};
+use std::thread;
 
-use lb_common::{
-    addr::Ipv4,
-    conn::{Conn, Direction, FlowKey, Origin},
-    service::{NoConn, OnDown, Scheduler, ServiceKey},
-    tcp::flag,
-};
-use lb_userspace::datapath::{
-    self, Datapath, DesiredBackend, DesiredService, Error, Hook, InterfaceSettings, Mode, Settings, TableSizes,
-};
-use nix::{
-    mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
-};
-
-fn object() -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/lb.o");
-    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; run cargo xtask build-ebpf", path.display()))
-}
-
-/// The namespaces of one test.
-struct World {
-    bpffs: PathBuf,
-}
-
-/// Runs a test in namespaces of its own, with a veth pair `va`–`vb`.
-fn world(test: impl FnOnce(&World) + Send + 'static) {
-    let dir = tempfile::tempdir().unwrap();
-    let bpffs = dir.path().to_owned();
-    let result = thread::spawn(move || {
-        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("unshare: these tests need root");
-        let none = None::<&str>;
-        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
-        mount(Some("bpf"), &bpffs, Some("bpf"), MsFlags::empty(), none).unwrap();
-        run("ip link add va type veth peer name vb");
-        test(&World { bpffs });
-    })
-    .join();
-    if let Err(panic) = result {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-fn run(command: &str) -> String {
-    let mut words = command.split_whitespace();
-    let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
-    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-impl World {
-    fn root(&self) -> PathBuf {
-        self.bpffs.join("lb")
-    }
-
-    fn pins(&self) -> PathBuf {
-        datapath::versioned(&self.root())
-    }
-
-    fn settings(&self, interfaces: &[(&str, Mode)]) -> Settings {
-        Settings {
-            pin_dir: self.root(),
-            tables: TableSizes { conns: 20_000, half_open: 100, services: 4, backends: 16 },
-            interfaces: interfaces
-                .iter()
-                .map(|(name, mode)| InterfaceSettings { name: (*name).to_owned(), mode: *mode })
-                .collect(),
-        }
-    }
-
-    fn open(&self, interfaces: &[(&str, Mode)]) -> Result<Datapath, Error> {
-        Datapath::open(&object(), &self.settings(interfaces))
-    }
-
-    fn refuse(&self, interfaces: &[(&str, Mode)]) -> Error {
-        self.open(interfaces).map(drop).expect_err("the start should fail")
-    }
-
-    fn pinned(&self) -> Vec<String> {
-        let Ok(entries) = std::fs::read_dir(self.pins()) else { return Vec::new() };
-        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
-}
+use lb_common::conn::FlowKey;
+use lb_tests::world::{conn, object, run, service, world};
+use lb_userspace::datapath::{self, Datapath, Error, Hook, Mode};
 
 /// The id of the XDP program that the kernel names for an interface.
 fn xdp_program(interface: &str) -> Option<u32> {
@@ -106,47 +18,6 @@ fn tc_programs(interface: &str) -> Vec<u32> {
     let (_, programs) =
         aya::programs::SchedClassifier::query_tcx(interface, aya::programs::TcAttachType::Ingress).unwrap();
     programs.iter().map(|program| program.id()).collect()
-}
-
-const CLIENT: Ipv4 = Ipv4([10, 80, 1, 1]);
-const VIP: Ipv4 = Ipv4([10, 80, 1, 243]);
-const BACKEND: Ipv4 = Ipv4([192, 168, 80, 167]);
-
-fn service() -> DesiredService {
-    DesiredService {
-        name: "mysql".to_owned(),
-        listen: ServiceKey::tcp(VIP, 3306),
-        scheduler: Scheduler::Rr,
-        no_conn: NoConn::Drop,
-        on_down: OnDown::Rst,
-        backends: vec![DesiredBackend { addr: BACKEND, port: 3306, weight: 1, drain: false, down: false }],
-    }
-}
-
-/// Both entries of a conn of the client's port.
-fn conn(port: u16) -> [(FlowKey, Conn); 2] {
-    let forward = Conn {
-        src: CLIENT,
-        dst: BACKEND,
-        sport: port,
-        dport: 3306,
-        backend: 0,
-        dir: Direction::Forward,
-        seen: flag::SYN | flag::ACK,
-        macs: Default::default(),
-        ifindex: 0,
-        hop_gen: 0,
-        last_seen: 7,
-        ack: 1,
-        seq: 2,
-        created: 3,
-        origin: Origin::Local,
-        once: 0,
-        service: 0,
-        bytes: 4,
-    };
-    let reverse = Conn { src: VIP, sport: 3306, dst: CLIENT, dport: port, dir: Direction::Reverse, ..forward };
-    [(FlowKey::tcp(CLIENT, port, VIP, 3306), forward), (FlowKey::tcp(BACKEND, 3306, CLIENT, port), reverse)]
 }
 
 #[test]
