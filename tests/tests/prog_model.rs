@@ -132,8 +132,8 @@ impl Model {
         let done = conn.after(packet);
         let mut told = done.clone();
         told.forward.seen &= !flag::FIN;
-        effects.events.push((EventKind::Established, told));
-        if flags & flag::FIN != 0 {
+        effects.events.push((EventKind::Established, told.clone()));
+        if done.state() != told.state() {
             effects.events.push((EventKind::Closing, done.clone()));
         }
         self.conns[index] = done;
