@@ -66,6 +66,11 @@ fn xdp_balances_exactly_with_checksum_offload_on() {
 }
 
 #[test]
-fn generic_xdp_balances_exactly() {
+fn generic_xdp_balances_exactly_with_checksum_offload_off() {
     balances("xdp-generic", Offload::Off);
+}
+
+#[test]
+fn generic_xdp_balances_exactly_with_checksum_offload_on() {
+    balances("xdp-generic", Offload::On);
 }

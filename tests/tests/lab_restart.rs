@@ -36,7 +36,7 @@ fn survives_restarts(mode: &str, offload: Offload, seconds: u32, expected_links:
     let extra = vec!["--rand-type=uniform".to_owned()];
     let options = SysbenchOptions { threads: THREADS, seconds, table_size: TABLE, extra, ..Default::default() };
     let mut running = lab.client().start_sysbench(&options).unwrap();
-    let started = now();
+    let (started, length) = (now(), Duration::from_secs(u64::from(seconds)));
     wait_for("sysbench's sessions", Duration::from_secs(10), || {
         Ok((by_servers(&lab)?.len() == THREADS as usize).then_some(()))
     })
@@ -46,10 +46,10 @@ fn survives_restarts(mode: &str, offload: Offload, seconds: u32, expected_links:
     let links = d1.links().unwrap();
     assert_eq!(links.len(), expected_links, "{links:?}");
 
-    let pause = Duration::from_secs(u64::from(seconds)) / 6;
     let mut programs = split(&links).1;
-    for step in ["kill -9", "kill -9", "kill -9", "SIGTERM"] {
-        sleep(pause.saturating_sub(Duration::from_secs(1)));
+    for (number, step) in (1..).zip(["kill -9", "kill -9", "kill -9", "SIGTERM"]) {
+        sleep((length * number / 6).saturating_sub(started.elapsed()));
+        let stopped = now();
         match step {
             "SIGTERM" => assert!(d1.stop_agent().unwrap().success(), "a clean stop"),
             _ => drop(d1.kill_agent().unwrap()),
@@ -59,11 +59,11 @@ fn survives_restarts(mode: &str, offload: Offload, seconds: u32, expected_links:
         assert!(d1.map_dump("conns").unwrap().len() >= 2 * THREADS as usize, "{step}: two entries for a conn");
         let work = lab.client().many_connections(20, 2, 2).unwrap();
         exact_shares(&work, lab.client(), &shares).unwrap();
-        sleep(Duration::from_millis(500));
         assert!(running.is_running().unwrap(), "{step}: sysbench ended early");
 
         d1.restart_agent().unwrap();
         let elapsed = started.elapsed().as_secs();
+        println!("{mode}: {step} at {:?}, without an agent for {:?}", stopped - started, stopped.elapsed());
         let now_linked = d1.links().unwrap();
         assert_eq!(split(&now_linked).0, split(&links).0, "{step}: the links are the same");
         let now_running = split(&now_linked).1;
