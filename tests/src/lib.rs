@@ -1,5 +1,8 @@
-//! What the tests share: the lab, packets that read as sentences, and the harness that runs the real eBPF programs.
+//! What the tests, the demo and the benchmarks share. [`lab`] builds a network of namespaces with real MariaDB servers,
+//! [`checks`] says what must hold of an agent at work in it, [`packet`] builds and checks frames, [`prog`] runs the eBPF
+//! programs on single packets. Nothing here is linked into the agent.
 
+pub mod checks;
 pub mod lab;
 pub mod packet;
 pub mod prog;

@@ -5,11 +5,12 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use super::addr;
 use super::agent::{Agent, agent_socket};
 use super::cleanup::BPFFS;
+use super::count;
 use super::host::Host;
 use super::segment::{Link, Segment};
 
@@ -94,10 +95,7 @@ impl Director {
     /// # Errors
     /// When the firewall is off.
     pub fn firewall_drops(&self) -> Result<u64> {
-        let text = self.host.check(&["nft", "list", "counter", "inet", "lab", "refused"])?;
-        let mut words = text.split_ascii_whitespace().skip_while(|word| *word != "packets").skip(1);
-        let count = words.next().with_context(|| format!("no counter in `{text}`"))?;
-        count.parse().with_context(|| format!("no number in `{text}`"))
+        Ok(count::read(&self.host, &["inet", "lab", "refused"])?.packets)
     }
 
     pub(crate) fn add_vips(&self) -> Result<()> {

@@ -14,10 +14,12 @@ pub mod addr;
 mod agent;
 pub mod cleanup;
 mod client;
+mod count;
 mod director;
 mod host;
 mod mariadb;
 mod netns;
+mod operate;
 mod process;
 mod record;
 mod segment;
@@ -40,9 +42,11 @@ use anyhow::{Context, Result, anyhow, bail};
 
 pub use agent::{AgentOptions, BackendOptions, ServiceOptions, agent_socket, binary};
 pub use client::{Client, Peer, peer};
+pub use count::{PacketCounter, Seen};
 pub use director::Director;
 pub use host::Host;
 pub use mariadb::{MariadbOptions, Server, Session};
+pub use operate::LinkFacts;
 pub use process::Process;
 pub use segment::Segment;
 pub use sysbench::{Sysbench, SysbenchOptions, SysbenchReport, prepare_sysbench};
@@ -61,6 +65,16 @@ pub enum Offload {
     On,
     /// Senders finish their checksums: as on a real wire.
     Off,
+}
+
+impl Offload {
+    /// As ethtool says it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::On => "on",
+            Self::Off => "off",
+        }
+    }
 }
 
 /// What to build.
@@ -245,6 +259,18 @@ impl Lab {
         let neighbours = neighbours.chain(self.servers.iter().map(Server::host).map(|host| (host, addr::INTERNAL_VIP)));
         for (host, vip) in neighbours {
             host.ip_batch(&format!("neigh flush to {vip}\n"))?;
+        }
+        Ok(())
+    }
+
+    /// Changes the transmit checksum offload of clients and servers while the lab runs.
+    ///
+    /// # Errors
+    /// When ethtool fails on one.
+    pub fn set_offload(&self, offload: Offload) -> Result<()> {
+        let hosts = self.clients.iter().map(Client::host).chain(self.servers.iter().map(Server::host));
+        for host in hosts {
+            host.check(&["ethtool", "-K", segment::HOST_INTERFACE, "tx", offload.name()])?;
         }
         Ok(())
     }

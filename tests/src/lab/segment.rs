@@ -7,6 +7,9 @@ use std::net::Ipv4Addr;
 use super::addr;
 use super::{LabOptions, Offload};
 
+/// The interface of a client or server.
+pub(crate) const HOST_INTERFACE: &str = "eth0";
+
 /// A bridge in the switch namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Segment {
@@ -83,7 +86,7 @@ pub(crate) fn plan(options: &LabOptions) -> Vec<Plan> {
         hosts.push(Plan {
             name: if index == 0 { "client".to_owned() } else { format!("client{}", index + 1) },
             role: Role::Client,
-            links: vec![link("eth0", Segment::Client, addr::client(index))],
+            links: vec![link(HOST_INTERFACE, Segment::Client, addr::client(index))],
             // Past the service, straight to the servers: to prepare them, and to compare with.
             route: Some(format!("192.168.80.0/24 via {}", addr::director_external(0))),
         });
@@ -102,7 +105,7 @@ pub(crate) fn plan(options: &LabOptions) -> Vec<Plan> {
         hosts.push(Plan {
             name: format!("rs{}", index + 1),
             role: Role::Server,
-            links: vec![link("eth0", Segment::Server, addr::server(index))],
+            links: vec![link(HOST_INTERFACE, Segment::Server, addr::server(index))],
             route: Some(format!("default via {}", addr::INTERNAL_VIP)),
         });
     }

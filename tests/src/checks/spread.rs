@@ -1,0 +1,124 @@
+//! New connections are spread exactly by weight, each is answered in full, and the servers see the client's address.
+//! Who answered is each server's own account, held against the agent's counters.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use anyhow::{Result, bail};
+use lb_userspace::control::protocol::StatsView;
+
+use crate::lab::{Client, Director, Lab, Server, Workload, addr};
+
+/// Sessions that a client keeps open at a time.
+const PARALLEL: usize = 8;
+
+/// A backend, and what part of the new connections it gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Address of the server.
+    pub backend: Ipv4Addr,
+    /// Its weight among those of the others.
+    pub weight: u16,
+}
+
+impl Share {
+    /// The share of `server` with this weight.
+    pub fn new(server: &Server, weight: u16) -> Self {
+        Self { backend: server.address(), weight }
+    }
+
+    /// The backend as lbctl names it.
+    pub fn address(&self) -> SocketAddrV4 {
+        SocketAddrV4::new(self.backend, addr::MYSQL_PORT)
+    }
+}
+
+/// The smallest number of connections, `least` or more, that can be spread exactly.
+pub fn rounds(least: u64, shares: &[Share]) -> u64 {
+    least.next_multiple_of(total(shares).max(1))
+}
+
+/// Opens new connections from the first client, each running `queries` queries, and checks that all were answered,
+/// spread exactly by `shares`, seen with the client's own address, and counted by the agent of d1 as they went.
+///
+/// # Errors
+/// What was seen instead.
+pub fn spread(lab: &Lab, shares: &[Share], connections: u64, queries: u64) -> Result<Workload> {
+    let before = counted(lab.d1())?;
+    let work = lab.client().many_connections(connections, queries, PARALLEL)?;
+    exact_shares(&work, lab.client(), shares)?;
+    if (work.connections, work.queries) != (connections, connections * queries) {
+        bail!("{} connections with {} queries were made", work.connections, work.queries);
+    }
+    let after = counted(lab.d1())?;
+    let counted: BTreeMap<_, _> = after
+        .into_iter()
+        .map(|(backend, count)| (backend, count - before.get(&backend).copied().unwrap_or(0)))
+        .filter(|(_, count)| *count > 0)
+        .collect();
+    if counted != work.by_backend {
+        bail!("the servers answered {:?}, lbctl stats counted {counted:?}", work.by_backend);
+    }
+    Ok(work)
+}
+
+/// Checks that nothing of a workload failed, that it is spread exactly, and that the servers saw the client itself.
+///
+/// # Errors
+/// What was seen instead.
+pub fn exact_shares(work: &Workload, client: &Client, shares: &[Share]) -> Result<()> {
+    if work.failed_connections + work.failed_queries > 0 {
+        bail!(
+            "{} connections and {} queries failed:\n{}",
+            work.failed_connections,
+            work.failed_queries,
+            work.errors.join("\n")
+        );
+    }
+    let total = total(shares);
+    if total == 0 || !work.connections.is_multiple_of(total) {
+        bail!("{} connections cannot be spread exactly over weights {shares:?}", work.connections);
+    }
+    let round = work.connections / total;
+    let expected: BTreeMap<_, _> = shares
+        .iter()
+        .filter(|share| share.weight > 0)
+        .map(|share| (share.backend, u64::from(share.weight) * round))
+        .collect();
+    if work.by_backend != expected {
+        bail!("connections by backend: {:?}, expected {expected:?}", work.by_backend);
+    }
+    if work.client_seen != BTreeSet::from([client.address()]) {
+        bail!("the processlists show {:?}, the client is {}", work.client_seen, client.address());
+    }
+    Ok(())
+}
+
+fn total(shares: &[Share]) -> u64 {
+    shares.iter().map(|share| u64::from(share.weight)).sum()
+}
+
+/// Connections that the agent counted so far, by backend.
+fn counted(director: &Director) -> Result<BTreeMap<Ipv4Addr, u64>> {
+    let stats: Vec<StatsView> = director.ctl(&["stats"])?;
+    let mut counts = BTreeMap::new();
+    for backend in stats.iter().flat_map(|service| &service.backends) {
+        *counts.entry(*backend.address.ip()).or_default() += backend.traffic.conns;
+    }
+    Ok(counts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Share, rounds};
+
+    #[test]
+    fn connections_are_rounded_up_to_whole_rounds_of_the_scheduler() {
+        let shares = |weights: &[u16]| -> Vec<_> {
+            weights.iter().map(|weight| Share { backend: [10, 0, 0, 1].into(), weight: *weight }).collect()
+        };
+        assert_eq!(rounds(200, &shares(&[1, 1])), 200);
+        assert_eq!(rounds(200, &shares(&[2, 1])), 201);
+        assert_eq!(rounds(200, &shares(&[0, 0])), 200);
+    }
+}
