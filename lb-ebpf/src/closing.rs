@@ -48,6 +48,9 @@ pub(crate) fn note(packet: &Tcp, key: &FlowKey, conn: &mut Conn) -> Outcome {
         count::one(Counter::BlindRst);
         flags = 0;
     }
+    if flags & flag::FIN != 0 && !seq::plausible_fin(packet.seq_end(), conn.seq) {
+        flags &= !flag::FIN;
+    }
     forward::learn(packet, conn);
     conn.seen = tcp::note(conn.seen, peer_seen, flags, is_forward);
     let after = state(is_forward, conn.seen, peer_seen);

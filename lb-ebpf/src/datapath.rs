@@ -28,6 +28,8 @@ pub(crate) fn run<H: Hook>(hook: &H) -> Verdict {
         Parsed::ArpRequest { target } => arp::request(target),
         Parsed::Foreign => Verdict::Pass,
         Parsed::Short => Verdict::Pull,
+        // Counted by one hook only.
+        Parsed::Malformed if !H::COMPLETE => Verdict::Defer,
         Parsed::Malformed => {
             count::one(Counter::Malformed);
             Verdict::Pass

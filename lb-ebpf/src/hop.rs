@@ -3,13 +3,15 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{
-    bindings::{BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibParams},
+    bindings::{
+        BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibParams,
+    },
     helpers::generated::bpf_fib_lookup,
 };
 use lb_common::{
     addr::MacPair,
     backend::BackendState,
-    conn::{Conn, Proto},
+    conn::{Conn, Direction, Proto},
     counter::Counter,
     parse::Tcp,
     service::OnDown,
@@ -89,6 +91,10 @@ fn resolve<H: Hook>(hook: &H, conn: &mut Conn, hop_gen: u32) -> Result<Hop, Verd
     }
     if status == i64::from(BPF_FIB_LKUP_RET_NO_NEIGH) {
         return if H::COMPLETE { Ok(Hop { ifindex, gateway }) } else { Err(Verdict::Defer) };
+    }
+    if status == i64::from(BPF_FIB_LKUP_RET_FRAG_NEEDED) && matches!(conn.dir, Direction::Reverse) {
+        // The kernel would forward it: it tells the backend how long a packet may be (RFC 1191).
+        return Err(Verdict::Pass);
     }
     Err(Verdict::Drop(Counter::NoRoute))
 }
