@@ -88,6 +88,12 @@ impl Deadlines {
         Self { now, ticks, by_state }
     }
 
+    /// A time before every entry's: as distances from it, times that wrapped compare rightly.
+    #[must_use]
+    pub const fn origin(&self) -> u32 {
+        self.now.wrapping_add(1 << 31)
+    }
+
     /// Ticks since the last packet of either direction.
     fn idle(&self, forward: Half, reverse: Half) -> u32 {
         let since = |half: Half| self.ticks.since(self.now, half.last_seen);

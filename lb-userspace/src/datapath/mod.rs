@@ -11,6 +11,7 @@ mod error;
 pub mod events;
 pub mod expiry;
 pub mod hops;
+mod join;
 mod loader;
 mod mode;
 mod netdev;
