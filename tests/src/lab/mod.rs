@@ -17,6 +17,7 @@ mod client;
 mod count;
 mod director;
 mod host;
+mod inject;
 mod mariadb;
 mod netns;
 mod operate;
