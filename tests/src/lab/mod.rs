@@ -309,6 +309,7 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
+        cleanup::give_way();
         if let Err(error) = self.remove() {
             eprintln!("lab: {error:#}");
         }
