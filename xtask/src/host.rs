@@ -33,8 +33,17 @@ impl Privileges {
         Some(Self { root: uid == "0", caps })
     }
 
+    /// What keeps this process from loading packet paths and making namespaces, in words; None if nothing does.
+    pub(crate) fn lacks(&self) -> Option<String> {
+        if !self.root {
+            return Some("not root".into());
+        }
+        let caps = self.missing_caps();
+        (!caps.is_empty()).then(|| format!("root without {}", caps.join(", ")))
+    }
+
     /// Which of the capabilities that packet paths and namespaces need are missing. A container's root often lacks some.
-    pub(crate) fn missing_caps(&self) -> Vec<&'static str> {
+    fn missing_caps(&self) -> Vec<&'static str> {
         CAPS.iter().filter(|(bit, _)| self.caps >> bit & 1 == 0).map(|(_, name)| *name).collect()
     }
 }

@@ -11,6 +11,7 @@ mod build;
 mod build_ebpf;
 mod check;
 mod cmd;
+mod demo;
 mod host;
 mod inspect;
 mod lab;
@@ -39,6 +40,8 @@ enum Verb {
     Build(build::Args),
     /// Formatting, lints and documentation, with warnings denied
     Check(check::Args),
+    /// Real MySQL traffic through the VIP, start to end: sets up, builds, shows, checks, and gives a verdict
+    Demo(demo::Args),
     /// A lab to play with: real MariaDB servers behind a director, in network namespaces
     Lab(lab::Args),
     /// The bpftool tour of a packet path, with the commands
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Verb::BuildEbpf(args) => build_ebpf::run(args),
         Verb::Build(args) => build::run(args),
         Verb::Check(args) => check::run(args),
+        Verb::Demo(args) => demo::run(args),
         Verb::Lab(args) => lab::run(args),
         Verb::Inspect(args) => inspect::run(args),
         Verb::Test(args) => test::run(args),

@@ -71,7 +71,7 @@ impl Level {
             return Ok(None);
         }
         let privileges = Privileges::read()?;
-        if let Some(reason) = lacks(&privileges) {
+        if let Some(reason) = privileges.lacks() {
             return Ok(Some(reason));
         }
         if let Err(error) = setup::bpffs() {
@@ -87,14 +87,6 @@ impl Level {
         }
         Ok(None)
     }
-}
-
-fn lacks(privileges: &Privileges) -> Option<String> {
-    if !privileges.root {
-        return Some("not root".into());
-    }
-    let caps = privileges.missing_caps();
-    (!caps.is_empty()).then(|| format!("root without {}", caps.join(", ")))
 }
 
 /// What became of a level.

@@ -10,5 +10,5 @@ mod transfers;
 pub use firewall::behind_firewall;
 pub use sessions::{Sessions, by_servers};
 pub use setting::Setting;
-pub use spread::{Share, exact_shares, rounds, spread};
+pub use spread::{Share, Spread, exact_shares, rounds, spread};
 pub use transfers::both_ways;

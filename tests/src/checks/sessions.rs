@@ -3,13 +3,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use lb_common::tcp::State;
 use lb_userspace::control::protocol::{ConnView, ServiceView};
 use mysql::Conn;
 
-use crate::lab::{Lab, Peer, addr, peer};
+use crate::lab::{Lab, Peer, addr, now, peer};
+
+const MOMENT: Duration = Duration::from_secs(2);
 
 /// Open sessions of the first client. Dropping it closes them.
 #[derive(Debug)]
@@ -66,11 +70,21 @@ impl Sessions {
     }
 
     /// Checks that `lbctl conns` lists exactly the sessions that the servers list, and that `lbctl services` counts as
-    /// many. Nothing else may be connected. Returns the conns.
+    /// many. Nothing else may be connected; sessions that were closed just now get a moment to go. Returns the conns.
     ///
     /// # Errors
     /// What differs.
     pub fn agree(&self, lab: &Lab) -> Result<Vec<ConnView>> {
+        let started = now();
+        loop {
+            match self.compare(lab) {
+                Err(_) if started.elapsed() < MOMENT => thread::sleep(MOMENT / 20),
+                compared => return compared,
+            }
+        }
+    }
+
+    fn compare(&self, lab: &Lab) -> Result<Vec<ConnView>> {
         let truth = by_servers(lab)?;
         if truth.len() != self.len() {
             bail!("{} sessions are open, the servers list {}: {truth:?}", self.len(), truth.len());

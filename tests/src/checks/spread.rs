@@ -38,28 +38,58 @@ pub fn rounds(least: u64, shares: &[Share]) -> u64 {
     least.next_multiple_of(total(shares).max(1))
 }
 
-/// Opens new connections from the first client, each running `queries` queries, and checks that all were answered,
-/// spread exactly by `shares`, seen with the client's own address, and counted by the agent of d1 as they went.
+/// New connections that were made, and what the agent counted meanwhile.
+#[derive(Clone, Debug)]
+pub struct Spread {
+    /// What became of them.
+    pub work: Workload,
+    /// Connections by backend, by the account of the agent on d1.
+    counted: BTreeMap<Ipv4Addr, u64>,
+    wanted: (u64, u64),
+}
+
+impl Spread {
+    /// Opens new connections from the first client, each running `queries` queries.
+    ///
+    /// # Errors
+    /// When the workload or lbctl cannot run; what fails on the way is in the result.
+    pub fn make(lab: &Lab, connections: u64, queries: u64) -> Result<Self> {
+        let before = counted(lab.d1())?;
+        let work = lab.client().many_connections(connections, queries, PARALLEL)?;
+        let mut counted = counted(lab.d1())?;
+        for (backend, count) in before {
+            *counted.entry(backend).or_default() -= count;
+        }
+        counted.retain(|_, count| *count > 0);
+        Ok(Self { work, counted, wanted: (connections, connections * queries) })
+    }
+
+    /// Checks that all were answered, spread exactly by `shares`, seen with the client's own address, and counted by
+    /// the agent as they went.
+    ///
+    /// # Errors
+    /// What was seen instead.
+    pub fn check(&self, lab: &Lab, shares: &[Share]) -> Result<()> {
+        let Self { work, counted, wanted } = self;
+        exact_shares(work, lab.client(), shares)?;
+        if (work.connections, work.queries) != *wanted {
+            bail!("{} connections with {} queries were made, not {wanted:?}", work.connections, work.queries);
+        }
+        if *counted != work.by_backend {
+            bail!("the servers answered {:?}, lbctl stats counted {counted:?}", work.by_backend);
+        }
+        Ok(())
+    }
+}
+
+/// Makes connections and checks them, see [`Spread`].
 ///
 /// # Errors
-/// What was seen instead.
+/// As there.
 pub fn spread(lab: &Lab, shares: &[Share], connections: u64, queries: u64) -> Result<Workload> {
-    let before = counted(lab.d1())?;
-    let work = lab.client().many_connections(connections, queries, PARALLEL)?;
-    exact_shares(&work, lab.client(), shares)?;
-    if (work.connections, work.queries) != (connections, connections * queries) {
-        bail!("{} connections with {} queries were made", work.connections, work.queries);
-    }
-    let after = counted(lab.d1())?;
-    let counted: BTreeMap<_, _> = after
-        .into_iter()
-        .map(|(backend, count)| (backend, count - before.get(&backend).copied().unwrap_or(0)))
-        .filter(|(_, count)| *count > 0)
-        .collect();
-    if counted != work.by_backend {
-        bail!("the servers answered {:?}, lbctl stats counted {counted:?}", work.by_backend);
-    }
-    Ok(work)
+    let spread = Spread::make(lab, connections, queries)?;
+    spread.check(lab, shares)?;
+    Ok(spread.work)
 }
 
 /// Checks that nothing of a workload failed, that it is spread exactly, and that the servers saw the client itself.

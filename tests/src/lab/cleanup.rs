@@ -23,6 +23,8 @@ pub(crate) const BPFFS: &str = "/sys/fs/bpf";
 /// Present when it was a lab that mounted [`BPFFS`].
 const BPFFS_MARK: &str = "/run/lb-lab/bpffs-mounted";
 
+/// Held while a signal ends this process.
+static ENDING: Mutex<()> = Mutex::new(());
 static LIVE: Mutex<Vec<Weak<Record>>> = Mutex::new(Vec::new());
 
 /// Makes `record` known to [`install_signal_cleanup`].
@@ -40,12 +42,20 @@ pub fn install_signal_cleanup() {
     INSTALL.call_once(|| {
         // The only error is that a handler exists.
         let _ = ctrlc::set_handler(|| {
+            // Never given back: whoever wants to end meanwhile waits for this thread to do it, see `give_way`.
+            let _ending = ENDING.lock().unwrap_or_else(PoisonError::into_inner);
             if let Err(error) = remove_own_labs() {
                 eprintln!("lab: {error:#}");
             }
             std::process::exit(130);
         });
     });
+}
+
+/// Waits for the end of this process if a signal is already ending it; returns at once otherwise. What fails then fails
+/// because the lab is going away, and a process that exits by itself would cut the removal short.
+pub fn give_way() {
+    drop(ENDING.lock().unwrap_or_else(PoisonError::into_inner));
 }
 
 /// Removes every lab that this process still owns. They cannot be used afterwards.

@@ -17,6 +17,7 @@ mod client;
 mod count;
 mod director;
 mod host;
+mod inject;
 mod mariadb;
 mod netns;
 mod operate;
@@ -308,6 +309,7 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
+        cleanup::give_way();
         if let Err(error) = self.remove() {
             eprintln!("lab: {error:#}");
         }

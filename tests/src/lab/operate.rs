@@ -117,7 +117,7 @@ impl Director {
         let mut links = BTreeMap::new();
         for path in self.pinned()? {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if !name.starts_with("link_") {
+            if path.parent() != Some(&self.pins()) || !name.starts_with("link_") {
                 continue;
             }
             let shown = self.bpftool(&["link", "show", "pinned", &path.display().to_string()])?;
