@@ -44,12 +44,14 @@ pub mod map {
     pub const COUNTERS: &str = "counters";
     /// 0 → [`crate::control::Control`].
     pub const CONTROL: &str = "control";
+    /// Slot of an interface → [`crate::link::Link`].
+    pub const LINKS: &str = "links";
     /// Ring buffer of [`crate::event::Event`].
     pub const EVENTS: &str = "events";
 
     /// Every map that is pinned.
-    pub const ALL: [&str; 11] =
-        [SERVICES, BACKENDS, RINGS, CURSORS, CONNS, HALF_OPEN, STATS, LOADS, COUNTERS, CONTROL, EVENTS];
+    pub const ALL: [&str; 12] =
+        [SERVICES, BACKENDS, RINGS, CURSORS, CONNS, HALF_OPEN, STATS, LOADS, COUNTERS, CONTROL, LINKS, EVENTS];
 }
 
 /// Slots of one service's region in `rings`, twice: the agent fills the half that is not in use, then switches.

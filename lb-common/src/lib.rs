@@ -18,6 +18,7 @@ pub mod csum;
 pub mod event;
 pub mod icmp;
 mod layout;
+pub mod link;
 pub mod parse;
 pub mod retire;
 pub mod seq;

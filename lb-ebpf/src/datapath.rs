@@ -42,7 +42,7 @@ pub(crate) fn run<H: Hook>(hook: &H) -> Verdict {
 fn translate<H: Hook>(hook: &H, packet: &Tcp) -> Result<Verdict, Verdict> {
     let control = CONTROL.get(0).ok_or(Verdict::Pass)?;
     let key = packet.key();
-    if is_foreign(control, &key) {
+    if is_foreign(control, &key) || !hook.is_addressed(packet.eth) {
         return Err(Verdict::Pass);
     }
     // One lookup by the packet's own 5-tuple finds either direction.

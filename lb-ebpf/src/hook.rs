@@ -31,6 +31,9 @@ pub(crate) trait Hook {
     /// The interface the frame came in by.
     fn ingress(&self) -> u32;
 
+    /// The frame is addressed to this host, not flooded to it.
+    fn is_addressed(&self, eth: *const u8) -> bool;
+
     /// Rewrites IPv4 and TCP for `conn`. All checks were made: what is rewritten will be sent.
     fn rewrite(&self, packet: &Tcp, conn: &Conn) -> Result<(), Counter>;
 

@@ -34,7 +34,7 @@ pub(crate) fn run<H: Hook>(hook: &H) -> Verdict {
 fn translate<H: Hook>(hook: &H, error: &IcmpError) -> Result<Verdict, Verdict> {
     let control = CONTROL.get(0).ok_or(Verdict::Pass)?;
     let key = error.key();
-    if datapath::is_foreign(control, &key) {
+    if datapath::is_foreign(control, &key) || !hook.is_addressed(error.eth) {
         return Err(Verdict::Pass);
     }
     // The error travels with the flow that would answer the quoted packet, whose entry tells all.

@@ -11,6 +11,7 @@ use lb_common::{
     control::Control,
     counter::Counter,
     event::Event,
+    link::{LINK_SLOTS, Link},
     service::{Cursor, RingSlot, Service, ServiceKey},
     stats::BackendStats,
 };
@@ -55,6 +56,10 @@ pub(crate) static COUNTERS: PerCpuArray<u64, { Counter::COUNT as usize }> = PerC
 /// The agent's few words to the packet path. Written by the agent and by `lb_clock`; read on every packet.
 #[btf_map(name = "control")]
 pub(crate) static CONTROL: Array<Control, 1> = Array::new();
+
+/// Slot of an interface → its link-layer addresses. Written by the agent; read by the XDP hook for packets of ours.
+#[btf_map(name = "links")]
+pub(crate) static LINKS: Array<Link, { LINK_SLOTS as usize }> = Array::new();
 
 /// What happened to conns, for the agent. A record that finds no room is counted as lost.
 #[btf_map(name = "events")]

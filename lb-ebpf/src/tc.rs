@@ -22,6 +22,8 @@ use crate::{hook::Hook, hop::AF_INET, nat};
 const NEXT: i32 = -1;
 /// `TC_ACT_SHOT`.
 const SHOT: i32 = 2;
+/// `PACKET_HOST` of `if_packet.h`: the frame's destination is an address of the interface.
+const PACKET_HOST: u32 = 0;
 /// The longest headers this path reads: Ethernet, two VLAN tags, IPv4 and TCP with all their options.
 pub(crate) const HEADERS: u32 = 14 + 2 * 4 + 60 + 60;
 
@@ -95,6 +97,12 @@ impl Hook for Tc {
     fn ingress(&self) -> u32 {
         // SAFETY: as above.
         unsafe { (*self.skb).ifindex }
+    }
+
+    #[inline(always)]
+    fn is_addressed(&self, _: *const u8) -> bool {
+        // SAFETY: as above.
+        unsafe { (*self.skb).pkt_type == PACKET_HOST }
     }
 
     #[inline(always)]

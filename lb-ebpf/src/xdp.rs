@@ -9,9 +9,9 @@ use aya_ebpf::{
     bindings::{xdp_action, xdp_md},
     helpers::generated::{bpf_redirect, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
 };
-use lb_common::{conn::Conn, counter::Counter, parse::Tcp};
+use lb_common::{conn::Conn, counter::Counter, link::Link, parse::Tcp, word};
 
-use crate::{hook::Hook, nat};
+use crate::{hook::Hook, maps::LINKS, nat};
 
 pub(crate) struct Xdp {
     ctx: *mut xdp_md,
@@ -48,6 +48,22 @@ impl Hook for Xdp {
     fn ingress(&self) -> u32 {
         // SAFETY: as above.
         unsafe { (*self.ctx).ingress_ifindex }
+    }
+
+    #[inline(always)]
+    fn is_addressed(&self, eth: *const u8) -> bool {
+        let ifindex = self.ingress();
+        let Some(link) = LINKS.get(Link::slot(ifindex)) else { return true };
+        if link.ifindex != ifindex {
+            return true;
+        }
+        let (own, other) = (link.own.as_ptr(), link.other.as_ptr());
+        // SAFETY: the frame was checked to the end of its TCP header. `own` is 4-aligned, `other` 2-aligned.
+        unsafe {
+            let (head, tail): (u32, u16) = (word::load(eth), word::load(eth.add(4)));
+            (head == word::load(own) && tail == word::load(own.add(4)))
+                || (head == word::load(other) && tail == word::load(other.add(4)))
+        }
     }
 
     #[inline(always)]

@@ -34,6 +34,7 @@ use lb_common::{
     MapType, abi,
     addr::Ipv4,
     control::{ArpGate, Control, MAX_VIPS},
+    link::Link,
     retire::{self, Request},
 };
 
@@ -130,12 +131,19 @@ impl Datapath {
         apply::reclaim(&self.tables, conns, |change| self.steer(change))
     }
 
-    /// Makes every cached next hop be looked up again.
+    /// Makes every cached next hop be looked up again, and tells the packet path the addresses of its interfaces.
     ///
     /// # Errors
     ///
-    /// `control` cannot be written.
+    /// The interfaces cannot be listed, or a table cannot be written.
     pub fn new_hops(&self) -> Result<()> {
+        let attached = |dev: &&netdev::NetDev| self.report.interfaces.iter().any(|known| known.ifindex == dev.index);
+        for dev in netdev::list()?.iter().filter(attached) {
+            if let Some(mac) = dev.mac {
+                let link = Link { ifindex: dev.index, own: mac, other: mac };
+                self.tables.links.set(Link::slot(dev.index), &link)?;
+            }
+        }
         self.steer(&|control| control.hop_gen = control.hop_gen.wrapping_add(1).max(1))
     }
 

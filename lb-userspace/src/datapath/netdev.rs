@@ -25,6 +25,8 @@ pub(super) struct NetDev {
     pub(super) kind: Option<String>,
     /// The bus of the device behind it: "pci", "virtio", …
     pub(super) bus: Option<String>,
+    /// Its link-layer address, if it is an Ethernet one.
+    pub(super) mac: Option<[u8; 6]>,
     /// It is a port of a bond or of a team.
     pub(super) bonded: bool,
     /// The XDP program it runs.
@@ -79,6 +81,7 @@ fn describe(link: &LinkMessage) -> NetDev {
     for attribute in &link.attributes {
         match attribute {
             LinkAttribute::IfName(name) => dev.name.clone_from(name),
+            LinkAttribute::Address(mac) => dev.mac = mac.as_slice().try_into().ok(),
             LinkAttribute::ParentDevBusName(bus) => dev.bus = Some(bus.clone()),
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {

@@ -12,6 +12,7 @@ use lb_common::{
     conn::{Conn, FlowKey},
     control::Control,
     counter::Counter,
+    link::{LINK_SLOTS, Link},
     service::{Cursor, RingSlot, Service, ServiceKey},
     stats::BackendStats,
 };
@@ -57,7 +58,7 @@ pub(super) struct MapSpec {
 
 impl TableSizes {
     /// The shape of every pinned map, in the order of [`map::ALL`].
-    pub(super) fn specs(&self) -> [MapSpec; 11] {
+    pub(super) fn specs(&self) -> [MapSpec; 12] {
         const U32: u32 = 4;
         let spec = |name, map_type, key_size, value_size: usize, max_entries| MapSpec {
             name,
@@ -79,6 +80,7 @@ impl TableSizes {
             spec(map::LOADS, map_type::ARRAY, U32, Load::SIZE, self.backends),
             spec(map::COUNTERS, map_type::PERCPU_ARRAY, U32, size_of::<u64>(), Counter::COUNT),
             spec(map::CONTROL, map_type::ARRAY, U32, Control::SIZE, 1),
+            spec(map::LINKS, map_type::ARRAY, U32, Link::SIZE, LINK_SLOTS),
             spec(map::EVENTS, map_type::RINGBUF, 0, 0, abi::EVENTS_BYTES),
         ]
     }
@@ -103,6 +105,8 @@ pub struct Tables {
     pub loads: Array<Load>,
     /// The few words that steer the packet path.
     pub control: Array<Control>,
+    /// Slot of an interface → its link-layer addresses.
+    pub links: Array<Link>,
     stats: PerCpu,
     counters: PerCpu,
 }
@@ -123,6 +127,7 @@ impl Tables {
             half_open: Table::open(dir, map::HALF_OPEN)?,
             loads: Array::open(dir, map::LOADS)?,
             control: Array::open(dir, map::CONTROL)?,
+            links: Array::open(dir, map::LINKS)?,
             stats: PerCpu(open(dir, map::STATS, 4, BackendStats::SIZE)?),
             counters: PerCpu(open(dir, map::COUNTERS, 4, size_of::<u64>())?),
         })
