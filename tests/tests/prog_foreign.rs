@@ -50,6 +50,15 @@ fn other_tcp_passes() {
         passes("a packet of a backend to itself", Port::Int, {
             answer().from("192.168.80.167:3306").to("192.168.80.167:3306").build()
         }),
+        passes("a SYN for the VIP in a frame for another host", Port::Ext, {
+            tcp().macs(mac_of(CLIENT), mac_of(SERVER1)).syn().seq(7).from("10.80.1.1:40001").to(SERVICE).build()
+        }),
+        passes("a SYN for the VIP in a broadcast frame", Port::Ext, {
+            tcp().macs(mac_of(CLIENT), [0xff; 6]).syn().seq(7).from("10.80.1.1:40001").to(SERVICE).build()
+        }),
+        passes("a packet of the conn in a frame for another host", Port::Ext, {
+            flow().client_ack().macs(mac_of(CLIENT), mac_of(SERVER1)).build()
+        }),
         case("a SYN for the VIP when no service is configured")
             .at(&Site::new())
             .frame(Port::Ext, syn().from("10.80.1.1:40000").to(SERVICE).build()),

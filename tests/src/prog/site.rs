@@ -7,12 +7,13 @@ use lb_common::{
     addr::Ipv4,
     backend::{Backend, BackendState},
     control::Control,
+    link::Link,
     service::{NoConn, OnDown, Scheduler, Service, ServiceKey},
 };
 
 use super::{
     tables::Tables,
-    world::{SERVER1, SERVER2, VIP},
+    world::{EXT_MAC, INT_MAC, Port, SERVER1, SERVER2, VIP},
 };
 use crate::packet::ToEnd;
 
@@ -161,6 +162,9 @@ impl Site {
                 reserved: 0,
             };
             tables.put_service(key, value)?;
+        }
+        for (port, own) in [(Port::Ext, EXT_MAC), (Port::Int, INT_MAC)] {
+            tables.put_link(Link { ifindex: port.ifindex(), own, other: own })?;
         }
         tables.set_control(control)
     }

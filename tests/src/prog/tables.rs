@@ -18,6 +18,7 @@ use lb_common::{
     control::Control,
     counter::Counter,
     event::Event,
+    link::Link,
     service::{Cursor, RingSlot, Service, ServiceKey},
     stats::BackendStats,
 };
@@ -142,6 +143,11 @@ impl Tables {
     /// Writes the element of `control`.
     pub fn set_control(&mut self, control: Control) -> Result<()> {
         self.array(map::CONTROL)?.set(0, Raw::of(control), 0).context("write control")
+    }
+
+    /// Writes the link-layer addresses of an interface.
+    pub fn put_link(&mut self, link: Link) -> Result<()> {
+        self.array(map::LINKS)?.set(Link::slot(link.ifindex), Raw::of(link), 0).context("write a link")
     }
 
     /// The entries of established conns.
