@@ -21,7 +21,7 @@ fn stays_until_it_is_unloaded(mode: &str, offload: Offload, hooks: usize) {
     assert_eq!((d1.hooked().unwrap(), d1.links().unwrap()), (attached, links));
     sessions.answer().unwrap();
     let work = lab.client().many_connections(100, 3, 4).unwrap();
-    exact_shares(&work, lab.client(), &setting.shares(&lab)).unwrap();
+    exact_shares(&work, lab.client().address(), &setting.shares(&lab)).unwrap();
     both_ways(&lab, 4).unwrap();
 
     let said = d1.unload(&config).unwrap();
@@ -35,7 +35,7 @@ fn stays_until_it_is_unloaded(mode: &str, offload: Offload, hooks: usize) {
     d1.unload(&config).unwrap();
     d1.restart_agent().unwrap();
     let work = lab.client().many_connections(20, 3, 4).unwrap();
-    exact_shares(&work, lab.client(), &setting.shares(&lab)).unwrap();
+    exact_shares(&work, lab.client().address(), &setting.shares(&lab)).unwrap();
 }
 
 #[test]
@@ -60,5 +60,5 @@ fn a_running_agent_keeps_its_packet_path_from_being_unloaded() {
     assert!(said.contains("another process uses"), "{said}");
     assert_eq!(d1.hooked().unwrap(), attached);
     let work = lab.client().many_connections(20, 3, 4).unwrap();
-    exact_shares(&work, lab.client(), &setting.shares(&lab)).unwrap();
+    exact_shares(&work, lab.client().address(), &setting.shares(&lab)).unwrap();
 }
