@@ -90,5 +90,5 @@ fn no_query_fails_while_the_agent_is_killed_three_times_and_upgraded_tc() {
 /// Behind each XDP link stands one of TC.
 #[test]
 fn no_query_fails_while_the_agent_is_killed_three_times_and_upgraded_xdp() {
-    survives_restarts("xdp", Offload::Off, 15, 4);
+    survives_restarts("xdp", Offload::Off, 24, 4);
 }
