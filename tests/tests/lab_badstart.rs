@@ -149,7 +149,7 @@ fn a_second_agent_on_the_same_director_does_not_touch_the_first() {
 
     assert_eq!(d1.links().unwrap(), links);
     let work = lab.client().many_connections(20, 3, 4).unwrap();
-    exact_shares(&work, lab.client(), &setting.shares(&lab)).unwrap();
+    exact_shares(&work, lab.client().address(), &setting.shares(&lab)).unwrap();
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn a_start_that_fails_half_way_gives_back_the_packet_path_of_before() {
 
     fails(d1, &[], &config(&lab, "xdp", |text| text), &["int0 already runs", "bpftool prog show id"]);
     let work = lab.client().many_connections(20, 3, 4).unwrap();
-    exact_shares(&work, lab.client(), &setting.shares(&lab)).unwrap();
+    exact_shares(&work, lab.client().address(), &setting.shares(&lab)).unwrap();
 }
 
 /// Gives a setting of the `[agent]` section another value.

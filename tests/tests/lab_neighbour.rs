@@ -42,7 +42,7 @@ fn survives_forgotten_neighbours(mode: &str, offload: Offload) {
         flusher.join().unwrap();
         work
     });
-    exact_shares(&work.unwrap(), lab.client(), &shares).unwrap();
+    exact_shares(&work.unwrap(), lab.client().address(), &shares).unwrap();
     let report = running.wait().unwrap();
     println!("{mode}: {} flushes, {report:?}", flushes.load(Ordering::Relaxed));
     assert!(flushes.load(Ordering::Relaxed) >= 10);

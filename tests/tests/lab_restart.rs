@@ -58,7 +58,7 @@ fn survives_restarts(mode: &str, offload: Offload, seconds: u32, expected_links:
         assert_eq!(d1.links().unwrap().values().map(|facts| facts.program).collect::<Vec<_>>(), programs, "{step}");
         assert!(d1.map_dump("conns").unwrap().len() >= 2 * THREADS as usize, "{step}: two entries for a conn");
         let work = lab.client().many_connections(20, 2, 2).unwrap();
-        exact_shares(&work, lab.client(), &shares).unwrap();
+        exact_shares(&work, lab.client().address(), &shares).unwrap();
         assert!(running.is_running().unwrap(), "{step}: sysbench ended early");
 
         d1.restart_agent().unwrap();
@@ -90,5 +90,5 @@ fn no_query_fails_while_the_agent_is_killed_three_times_and_upgraded_tc() {
 /// Behind each XDP link stands one of TC.
 #[test]
 fn no_query_fails_while_the_agent_is_killed_three_times_and_upgraded_xdp() {
-    survives_restarts("xdp", Offload::Off, 15, 4);
+    survives_restarts("xdp", Offload::Off, 24, 4);
 }

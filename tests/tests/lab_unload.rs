@@ -1,7 +1,7 @@
 //! Stopping the agent leaves the packet path at work; taking it off is a command of its own, and leaves nothing.
 
 use lb_tests::checks::{Sessions, Setting, both_ways, exact_shares};
-use lb_tests::lab::Offload;
+use lb_tests::lab::{LabOptions, Offload};
 
 fn stays_until_it_is_unloaded(mode: &str, offload: Offload, hooks: usize) {
     let setting = Setting::of(mode, offload);
@@ -21,7 +21,7 @@ fn stays_until_it_is_unloaded(mode: &str, offload: Offload, hooks: usize) {
     assert_eq!((d1.hooked().unwrap(), d1.links().unwrap()), (attached, links));
     sessions.answer().unwrap();
     let work = lab.client().many_connections(100, 3, 4).unwrap();
-    exact_shares(&work, lab.client(), &setting.shares(&lab)).unwrap();
+    exact_shares(&work, lab.client().address(), &setting.shares(&lab)).unwrap();
     both_ways(&lab, 4).unwrap();
 
     let said = d1.unload(&config).unwrap();
@@ -35,7 +35,7 @@ fn stays_until_it_is_unloaded(mode: &str, offload: Offload, hooks: usize) {
     d1.unload(&config).unwrap();
     d1.restart_agent().unwrap();
     let work = lab.client().many_connections(20, 3, 4).unwrap();
-    exact_shares(&work, lab.client(), &setting.shares(&lab)).unwrap();
+    exact_shares(&work, lab.client().address(), &setting.shares(&lab)).unwrap();
 }
 
 #[test]
@@ -60,5 +60,21 @@ fn a_running_agent_keeps_its_packet_path_from_being_unloaded() {
     assert!(said.contains("another process uses"), "{said}");
     assert_eq!(d1.hooked().unwrap(), attached);
     let work = lab.client().many_connections(20, 3, 4).unwrap();
-    exact_shares(&work, lab.client(), &setting.shares(&lab)).unwrap();
+    exact_shares(&work, lab.client().address(), &setting.shares(&lab)).unwrap();
+}
+
+#[test]
+fn an_agent_that_is_asked_to_takes_its_packet_path_along() {
+    let lab = LabOptions { mariadb: None, ..LabOptions::default() }.up().unwrap();
+    let d1 = lab.d1();
+    let config = d1.write_config(&lab.agent_options().mode("tc")).unwrap();
+    let until_stopped = ["timeout", "--preserve-status", "--signal=TERM", "2"];
+    for (asked, left) in [(None, 2), (Some("--detach"), 0)] {
+        let arguments = ["run", "--config", config.to_str().unwrap()];
+        let arguments: Vec<_> = arguments.into_iter().chain(asked).collect();
+        let output = d1.agent_once(&until_stopped, &arguments).unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        assert_eq!(d1.hooked().unwrap().len(), left, "{arguments:?}");
+        assert_eq!(d1.pinned().unwrap().is_empty(), left == 0, "{arguments:?}");
+    }
 }

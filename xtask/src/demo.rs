@@ -96,7 +96,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     }
     match done {
         Ok(()) => screen.passed(&report.verdict()),
-        Err(error) => screen.failed(&format!("{error:#}")),
+        Err(error) => screen.failed(format!("{error:#}").lines().next().unwrap_or_default()),
     }
     if let Some(path) = &args.json {
         screen.line(&format!("The result is in {}.", path.display()));
@@ -166,6 +166,7 @@ fn explain(lab: &Lab, setting: &Setting, screen: &Screen, error: &anyhow::Error)
         let shown = lab.d1().ctl_text(&[verb]).unwrap_or_else(|error| format!("{error:#}"));
         screen.command(&format!("lbctl {verb}"), &shown);
     }
+    screen.line("");
     screen.text(&format!(
         "The same lab, left running to look at:\n\
          \x20 cargo xtask lab up --mode {} --offload {}\n\

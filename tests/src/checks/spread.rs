@@ -7,10 +7,13 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use anyhow::{Result, bail};
 use lb_userspace::control::protocol::StatsView;
 
-use crate::lab::{Client, Director, Lab, Server, Workload, addr};
+use crate::lab::{Director, Lab, Server, Workload, addr};
 
 /// Sessions that a client keeps open at a time.
 const PARALLEL: usize = 8;
+
+/// Causes of failures that a message shows.
+const ERRORS_SHOWN: usize = 3;
 
 /// A backend, and what part of the new connections it gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +74,7 @@ impl Spread {
     /// What was seen instead.
     pub fn check(&self, lab: &Lab, shares: &[Share]) -> Result<()> {
         let Self { work, counted, wanted } = self;
-        exact_shares(work, lab.client(), shares)?;
+        exact_shares(work, lab.client().address(), shares)?;
         if (work.connections, work.queries) != *wanted {
             bail!("{} connections with {} queries were made, not {wanted:?}", work.connections, work.queries);
         }
@@ -96,13 +99,13 @@ pub fn spread(lab: &Lab, shares: &[Share], connections: u64, queries: u64) -> Re
 ///
 /// # Errors
 /// What was seen instead.
-pub fn exact_shares(work: &Workload, client: &Client, shares: &[Share]) -> Result<()> {
+pub fn exact_shares(work: &Workload, client: Ipv4Addr, shares: &[Share]) -> Result<()> {
     if work.failed_connections + work.failed_queries > 0 {
         bail!(
             "{} connections and {} queries failed:\n{}",
             work.failed_connections,
             work.failed_queries,
-            work.errors.join("\n")
+            work.errors.iter().take(ERRORS_SHOWN).map(String::as_str).collect::<Vec<_>>().join("\n")
         );
     }
     let total = total(shares);
@@ -118,8 +121,8 @@ pub fn exact_shares(work: &Workload, client: &Client, shares: &[Share]) -> Resul
     if work.by_backend != expected {
         bail!("connections by backend: {:?}, expected {expected:?}", work.by_backend);
     }
-    if work.client_seen != BTreeSet::from([client.address()]) {
-        bail!("the processlists show {:?}, the client is {}", work.client_seen, client.address());
+    if work.client_seen != BTreeSet::from([client]) {
+        bail!("the processlists show {:?}, the client is {client}", work.client_seen);
     }
     Ok(())
 }
@@ -140,15 +143,67 @@ fn counted(director: &Director) -> Result<BTreeMap<Ipv4Addr, u64>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Share, rounds};
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::net::Ipv4Addr;
+
+    use super::{Share, exact_shares, rounds};
+    use crate::lab::Workload;
+
+    const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 80, 1, 1);
+    const BACKENDS: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 168, 80, 167), Ipv4Addr::new(192, 168, 80, 136)];
+
+    fn shares(weights: [u16; 2]) -> Vec<Share> {
+        BACKENDS.into_iter().zip(weights).map(|(backend, weight)| Share { backend, weight }).collect()
+    }
+
+    fn work(counts: [u64; 2]) -> Workload {
+        Workload {
+            connections: counts.iter().sum(),
+            by_backend: BACKENDS.into_iter().zip(counts).filter(|(_, count)| *count > 0).collect(),
+            client_seen: BTreeSet::from([CLIENT]),
+            ..Workload::default()
+        }
+    }
 
     #[test]
     fn connections_are_rounded_up_to_whole_rounds_of_the_scheduler() {
-        let shares = |weights: &[u16]| -> Vec<_> {
-            weights.iter().map(|weight| Share { backend: [10, 0, 0, 1].into(), weight: *weight }).collect()
-        };
-        assert_eq!(rounds(200, &shares(&[1, 1])), 200);
-        assert_eq!(rounds(200, &shares(&[2, 1])), 201);
-        assert_eq!(rounds(200, &shares(&[0, 0])), 200);
+        assert_eq!(
+            (rounds(200, &shares([1, 1])), rounds(200, &shares([2, 1])), rounds(200, &shares([0, 0]))),
+            (200, 201, 200)
+        );
+    }
+
+    #[test]
+    fn a_share_is_exact_or_wrong() {
+        let check = |counts, weights| exact_shares(&work(counts), CLIENT, &shares(weights)).map_err(|e| e.to_string());
+        assert_eq!(check([100, 100], [1, 1]), Ok(()));
+        assert_eq!(check([150, 50], [3, 1]), Ok(()));
+        assert_eq!(check([0, 50], [0, 1]), Ok(()));
+        for (counts, weights, words) in [
+            ([101, 99], [1, 1], "expected"),
+            ([200, 0], [1, 1], "expected"),
+            ([100, 100], [3, 1], "expected"),
+            ([100, 101], [1, 1], "cannot be spread exactly"),
+            ([0, 0], [0, 0], "cannot be spread exactly"),
+        ] {
+            let error = check(counts, weights).unwrap_err();
+            assert!(error.contains(words), "{counts:?} {weights:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_hidden_client_and_a_failure_are_wrong_whatever_the_shares() {
+        let shares = shares([1, 1]);
+        let hidden =
+            Workload { client_seen: BTreeSet::from([CLIENT, Ipv4Addr::new(192, 168, 80, 101)]), ..work([9, 9]) };
+        let query = Workload { failed_queries: 1, ..work([9, 9]) };
+        let connection = Workload { failed_connections: 1, errors: vec!["refused".to_owned()], ..work([9, 9]) };
+        let stranger = Workload { by_backend: BTreeMap::from([(CLIENT, 18)]), ..work([9, 9]) };
+        for (wrong, words) in
+            [(hidden, "processlists"), (query, "1 queries"), (connection, "refused"), (stranger, "expected")]
+        {
+            let error = exact_shares(&wrong, CLIENT, &shares).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
     }
 }

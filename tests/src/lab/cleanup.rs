@@ -44,8 +44,9 @@ pub fn install_signal_cleanup() {
         let _ = ctrlc::set_handler(|| {
             // Never given back: whoever wants to end meanwhile waits for this thread to do it, see `give_way`.
             let _ending = ENDING.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Err(error) = remove_own_labs() {
-                eprintln!("lab: {error:#}");
+            match remove_own_labs() {
+                Ok(()) => eprintln!("\ninterrupted; the lab is removed"),
+                Err(error) => eprintln!("\nlab: {error:#}"),
             }
             std::process::exit(130);
         });

@@ -2,6 +2,7 @@
 //! wants it (<https://no-color.org>). A reader that went away is no failure of the demo.
 
 use std::{
+    cell::Cell,
     env,
     io::{self, IsTerminal as _, Write as _},
     time::{Duration, Instant},
@@ -19,6 +20,8 @@ pub(crate) struct Screen {
     terminal: bool,
     colour: bool,
     started: Instant,
+    /// The last line is one of [`Screen::doing`], to be written over.
+    passing: Cell<bool>,
 }
 
 #[derive(Clone, Copy)]
@@ -35,7 +38,12 @@ impl Screen {
         let terminal = io::stdout().is_terminal();
         let unwanted = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = env::var_os("TERM").is_some_and(|value| value == "dumb");
-        Self { terminal: terminal && !dumb, colour: terminal && !unwanted && !dumb, started: cmd::clock() }
+        Self {
+            terminal: terminal && !dumb,
+            colour: terminal && !unwanted && !dumb,
+            started: cmd::clock(),
+            passing: Cell::new(false),
+        }
     }
 
     /// Since the start.
@@ -58,6 +66,7 @@ impl Screen {
     pub(crate) fn doing(&self, label: &str, text: &str) {
         if self.terminal {
             self.write(&self.ink(Ink::Dim, &format!("{}{label:<LABEL$}{text} …", self.time())));
+            self.passing.set(true);
         }
     }
 
@@ -104,8 +113,7 @@ impl Screen {
     }
 
     fn write(&self, text: &str) {
-        // Over what `doing` left on this line.
-        let start = if self.terminal { "\r\x1b[K" } else { "" };
+        let start = if self.passing.take() { "\r\x1b[K" } else { "" };
         let mut out = io::stdout();
         let _ = out.write_all(format!("{start}{text}").as_bytes()).and_then(|()| out.flush());
     }
