@@ -1,5 +1,6 @@
 //! What the tests share: the lab, packets that read as sentences, and the harness that runs the real eBPF programs.
 
 pub mod lab;
+pub mod oracle;
 pub mod packet;
 pub mod prog;
