@@ -14,6 +14,7 @@ pub mod addr;
 mod agent;
 pub mod cleanup;
 mod client;
+mod detour;
 mod director;
 mod host;
 mod mariadb;
@@ -113,6 +114,7 @@ impl LabOptions {
 pub struct Lab {
     id: String,
     directory: PathBuf,
+    lifetime: Lifetime,
     switch: Host,
     clients: Vec<Client>,
     directors: Vec<Director>,
@@ -162,7 +164,7 @@ impl Lab {
         if let Some(mariadb) = &options.mariadb {
             start_all(&servers, mariadb)?;
         }
-        Ok(Self { id, directory, switch: network.switch, clients, directors, servers, guard })
+        Ok(Self { id, directory, lifetime, switch: network.switch, clients, directors, servers, guard })
     }
 
     /// The lab's name.
