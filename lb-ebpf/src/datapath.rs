@@ -26,7 +26,7 @@ pub(crate) fn run<H: Hook>(hook: &H) -> Verdict {
         Parsed::Tcp(packet) => translate(hook, &packet).unwrap_or_else(|verdict| verdict),
         Parsed::IcmpError(_) => Verdict::Icmp,
         Parsed::ArpRequest { target } => arp::request(target),
-        Parsed::Foreign => Verdict::Pass,
+        Parsed::Foreign => Verdict::Foreign,
         Parsed::Short => Verdict::Pull,
         // Counted by one hook only.
         Parsed::Malformed if !H::COMPLETE => Verdict::Defer,

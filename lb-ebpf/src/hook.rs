@@ -15,6 +15,8 @@ pub(crate) trait Hook {
     /// Not an action of the kernel: asks the entry point for another run after a pull; [`Hook::PASS`] where the hook's
     /// headers are always linear.
     const PULL: Self::Action;
+    /// Not an action of the kernel: asks the entry point whether the frame is complete; [`Hook::PASS`] where it always is.
+    const FOREIGN: Self::Action;
     /// Not an action of the kernel: asks the entry point for [`crate::icmp`].
     const ICMP: Self::Action;
     /// Not an action of the kernel: asks the entry point for [`crate::reset`].

@@ -53,6 +53,8 @@ pub(crate) enum Verdict {
     Defer,
     /// Run again once the headers lie in the linear part of the buffer.
     Pull,
+    /// On to the kernel, untouched: it is nothing this packet path knows.
+    Foreign,
     /// To the part of the path that translates ICMP errors.
     Icmp,
     /// Nowhere, for this reason.
@@ -83,6 +85,7 @@ fn act<H: Hook>(hook: &H, verdict: Verdict) -> H::Action {
             H::PASS
         }
         Verdict::Pull => H::PULL,
+        Verdict::Foreign => H::FOREIGN,
         Verdict::Icmp => H::ICMP,
         Verdict::Drop(reason) => {
             count::one(reason);
@@ -112,17 +115,19 @@ pub fn lb_xdp(ctx: XdpContext) -> u32 {
 pub fn lb_tc(ctx: TcContext) -> i32 {
     let skb = ctx.skb.skb;
     let mut action = tc_tcp(skb);
-    if action == Tc::PULL {
+    let again = match action {
         // The headers reach beyond the linear part of the buffer: pull them in, then start again.
-        if ctx.pull_data(tc::HEADERS.min(ctx.len())).is_err() {
-            return Tc::PASS;
-        }
+        Tc::PULL => ctx.pull_data(tc::HEADERS.min(ctx.len())).is_ok(),
+        Tc::FOREIGN => tc::restore_link_header(skb),
+        _ => false,
+    };
+    if again {
         action = tc_tcp(skb);
     }
     match action {
         Tc::ICMP => tc_icmp(skb),
         Tc::RESET => tc_reset(skb),
-        Tc::PULL => Tc::PASS,
+        Tc::PULL | Tc::FOREIGN => Tc::PASS,
         action => action,
     }
 }

@@ -4,16 +4,19 @@
 //! between virtual devices such frames never get a finished one. The helpers know (`net/core/filter.c`,
 //! `inet_proto_csum_replace_by_diff`), but cost 3.5 times the direct writes.
 
-use core::{ffi::c_void, mem::offset_of};
+use core::{
+    ffi::c_void,
+    mem::{MaybeUninit, offset_of},
+};
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_PSEUDO_HDR},
     helpers::generated::{
-        bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_change_tail, bpf_skb_store_bytes,
-        bpf_skb_vlan_pop,
+        bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_change_head, bpf_skb_change_tail,
+        bpf_skb_load_bytes_relative, bpf_skb_store_bytes, bpf_skb_vlan_pop,
     },
 };
-use lb_common::{conn::Conn, counter::Counter, parse::Tcp};
+use lb_common::{conn::Conn, counter::Counter, parse::Tcp, word};
 use network_types::{eth::EthHdr, ip::Ipv4Hdr, tcp::TcpHdr};
 
 use crate::{hook::Hook, hop::AF_INET, nat};
@@ -26,6 +29,9 @@ const SHOT: i32 = 2;
 const PACKET_HOST: u32 = 0;
 /// The longest headers this path reads: Ethernet, two VLAN tags, IPv4 and TCP with all their options.
 pub(crate) const HEADERS: u32 = 14 + 2 * 4 + 60 + 60;
+
+/// `BPF_HDR_START_MAC`: offsets count from the link-layer header, wherever the frame begins.
+const FROM_LINK_HEADER: u32 = 0;
 
 pub(crate) struct Tc {
     skb: *mut __sk_buff,
@@ -73,6 +79,39 @@ impl Tc {
     }
 }
 
+/// Puts the Ethernet header back in front of a frame that generic XDP has copied; `false`: nothing was missing.
+///
+/// Since Linux 6.9 the copy forgets the length of its link-layer header (`skb_pp_cow_data` in `net/core/skbuff.c`), so
+/// that a program behind it finds the IP header where the frame should begin. The header itself is still known.
+#[inline(always)]
+pub(crate) fn restore_link_header(skb: *mut __sk_buff) -> bool {
+    let (start, end) = Tc::new(skb).bounds();
+    if start + EthHdr::LEN > end {
+        return false;
+    }
+    // SAFETY: the bound was checked.
+    let (head, tail): (u32, u16) = unsafe { (word::load(start as *const u8), word::load((start + 4) as *const u8)) };
+    // A frame that begins like an IPv4 header may still be one for such a link-layer address.
+    if head.to_ne_bytes()[0] & 0xf0 != 0x40 {
+        return false;
+    }
+    // Words, so that the loads below are aligned; the header is 14 bytes of them.
+    let mut header = MaybeUninit::<[u32; 4]>::uninit();
+    let at = header.as_mut_ptr().cast::<u32>();
+    // SAFETY: the helper writes the header into the array, or fails.
+    unsafe {
+        if bpf_skb_load_bytes_relative(skb.cast(), 0, at.cast(), EthHdr::LEN as u32, FROM_LINK_HEADER) != 0 {
+            return false;
+        }
+        let (known_head, known_tail) = (at.read(), at.add(1).cast::<u16>().read());
+        if (known_head, known_tail) == (head, tail) {
+            return false;
+        }
+        bpf_skb_change_head(skb, EthHdr::LEN as u32, 0) == 0
+            && bpf_skb_store_bytes(skb, 0, at.cast(), EthHdr::LEN as u32, 0) == 0
+    }
+}
+
 impl Hook for Tc {
     type Action = i32;
     const PASS: i32 = NEXT;
@@ -80,6 +119,7 @@ impl Hook for Tc {
     const PULL: i32 = -100;
     const ICMP: i32 = -101;
     const RESET: i32 = -102;
+    const FOREIGN: i32 = -103;
     const COMPLETE: bool = true;
 
     #[inline(always)]

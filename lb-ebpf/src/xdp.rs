@@ -29,6 +29,7 @@ impl Hook for Xdp {
     const PASS: u32 = xdp_action::XDP_PASS;
     const DROP: u32 = xdp_action::XDP_DROP;
     const PULL: u32 = Self::PASS;
+    const FOREIGN: u32 = Self::PASS;
     const ICMP: u32 = 101;
     const RESET: u32 = 102;
     const COMPLETE: bool = false;

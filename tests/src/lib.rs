@@ -4,6 +4,7 @@
 
 pub mod checks;
 pub mod lab;
+pub mod oracle;
 pub mod packet;
 pub mod prog;
 pub mod world;

@@ -48,6 +48,13 @@ pub(crate) fn server(index: usize) -> Ipv4Addr {
     Ipv4Addr::new(192, 168, 80, last)
 }
 
+/// The link-layer address of the interface with an address: locally administered, and spelling the IPv4 address, so that
+/// a packet dump can be read. (A VIP has that of the interface it is on.)
+pub fn link(address: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = address.octets();
+    [2, 0, a, b, c, d]
+}
+
 fn octet(base: u8, index: usize) -> u8 {
     base.saturating_add(u8::try_from(index).unwrap_or(u8::MAX))
 }

@@ -169,6 +169,16 @@ impl Host {
         self.enter(|| fs::write(&path, value).with_context(|| format!("write {value} to {}", path.display())))
     }
 
+    /// Keeps the host's own protocols from answering: whatever comes in is discarded, except for ARP. A [`super::Tap`] sees
+    /// it nevertheless, so a test can play the host itself.
+    ///
+    /// # Errors
+    /// When nft refuses the rule.
+    pub fn deafen(&self) -> Result<()> {
+        let rules = "table inet deaf {\n chain input {\n type filter hook input priority filter; policy drop;\n }\n}\n";
+        self.check_with_input(&["nft", "-f", "-"], rules).map(drop)
+    }
+
     /// Runs `work` on a thread inside the host's network; sockets made there stay there, and so do its threads.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ mod agent;
 pub mod cleanup;
 mod client;
 mod count;
+mod detour;
 mod director;
 mod host;
 mod inject;
@@ -25,6 +26,7 @@ mod process;
 mod record;
 mod segment;
 mod sysbench;
+mod tap;
 mod template;
 mod topology;
 mod transfer;
@@ -51,6 +53,7 @@ pub use operate::LinkFacts;
 pub use process::Process;
 pub use segment::Segment;
 pub use sysbench::{Sysbench, SysbenchOptions, SysbenchReport, prepare_sysbench};
+pub use tap::{Frame, Offloads, Tap};
 pub use transfer::Transfer;
 pub use wait::{now, wait_for};
 pub use workload::Workload;
@@ -126,6 +129,7 @@ impl LabOptions {
 pub struct Lab {
     id: String,
     directory: PathBuf,
+    lifetime: Lifetime,
     switch: Host,
     clients: Vec<Client>,
     directors: Vec<Director>,
@@ -175,7 +179,7 @@ impl Lab {
         if let Some(mariadb) = &options.mariadb {
             start_all(&servers, mariadb)?;
         }
-        Ok(Self { id, directory, switch: network.switch, clients, directors, servers, guard })
+        Ok(Self { id, directory, lifetime, switch: network.switch, clients, directors, servers, guard })
     }
 
     /// The lab's name.

@@ -160,10 +160,8 @@ pub(crate) fn host_ethtool(host: &Plan, offload: Offload) -> String {
     host.links.iter().map(|link| format!("ethtool -K {} tx off\n", link.interface)).collect()
 }
 
-/// A locally administered address that spells the IPv4 address, so that a packet dump can be read.
 fn mac(address: Ipv4Addr) -> String {
-    let [a, b, c, d] = address.octets();
-    format!("02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
+    addr::link(address).map(|byte| format!("{byte:02x}")).join(":")
 }
 
 #[cfg(test)]
