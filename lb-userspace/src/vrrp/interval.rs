@@ -19,7 +19,7 @@ impl Interval {
     #[must_use]
     pub const fn new(version: Version, centis: u16) -> Option<Self> {
         let fits = match version {
-            Version::V2 => centis % 100 == 0 && centis / 100 <= u8::MAX as u16,
+            Version::V2 => centis.is_multiple_of(100) && centis / 100 <= u8::MAX as u16,
             Version::V3 => centis <= 0x0fff,
         };
         if fits && centis != 0 { Some(Self(centis)) } else { None }

@@ -308,6 +308,13 @@ impl Machine {
         }
     }
 
+    /// An Active sends its next advert now.
+    pub fn hasten(&mut self, now: Instant) {
+        if self.state == State::Active {
+            self.timer = Some(now);
+        }
+    }
+
     // RFC 9568 §6.4.1
     fn startup(&mut self, now: Instant) {
         let owner = self.config.priority == PRIORITY_OWNER;

@@ -135,12 +135,7 @@ impl Receiver {
         Ok((self.router.interval, ChecksumKind::Message))
     }
 
-    fn version3(
-        &self,
-        ip: &IpHeader<'_>,
-        length: usize,
-        centis: u16,
-    ) -> Result<(Interval, ChecksumKind), DecodeError> {
+    fn version3(&self, ip: &IpHeader<'_>, length: usize, centis: u16) -> Result<(Interval, ChecksumKind), DecodeError> {
         // There is a trailer perhaps, which the checksum does not cover.
         let message = ip.payload.get(..length).ok_or(DecodeError::Length)?;
         let fits = |kind: &ChecksumKind| checksum::holds(*kind, message, ip.source, ip.destination);
