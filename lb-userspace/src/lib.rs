@@ -1,10 +1,13 @@
 //! The agent of a director and the operator's tool, as a library: the binaries `lb-agent` and `lbctl` are thin.
 //!
 //! The parts do not know each other: [`config`] reads the file, [`datapath`] owns the eBPF object and its maps,
-//! [`control`] answers the operator, [`ctl`] asks on the operator's behalf. [`agent`] wires them.
+//! [`vrrp`] speaks to the other director, [`ha`] decides which of them is Active, [`control`] answers the operator,
+//! [`ctl`] asks on the operator's behalf. [`agent`] wires them.
 
 pub mod agent;
 pub mod config;
 pub mod control;
 pub mod ctl;
 pub mod datapath;
+pub mod ha;
+pub mod vrrp;

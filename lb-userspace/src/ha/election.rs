@@ -1,0 +1,550 @@
+//! The election: takes inputs and time, keeps the witnesses, and asks the table.
+//!
+//! How a change of role is carried out is `transition`. Whoever drives it must hand over everything received before
+//! calling [`Election::handle_timeout`]: silence counts only if somebody listened.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use crate::vrrp::{
+    PRIORITY_RESIGN,
+    machine::{self, Heard, Machine, Rank, TieBreak},
+};
+
+use super::{
+    Alarm, Beat, Cause, Config, ConfigError, GateState, Mode, PeerRole, Role,
+    alarm::Alarms,
+    announce::Announcements,
+    gate::Gate,
+    heartbeat::Heartbeat,
+    leg::Leg,
+    witness::{self, Sight, Sync, Verdict},
+};
+
+/// Actions of one step, roughly: more would allocate.
+const ACTIONS: usize = 64;
+
+/// What may happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// The director takes part from now on. Links, checks and the gate may be told before.
+    Start,
+    /// The agent stops: an Active gives up all VIPs at once.
+    Stop,
+    /// The operator wants the peer to be Active; sync has drained.
+    HandOver,
+    /// An advert passed the checks of its transport.
+    Advert {
+        /// The transport.
+        transport: usize,
+        /// The advert.
+        heard: Heard,
+    },
+    /// A heartbeat of the peer.
+    Heartbeat(Beat),
+    /// A link has changed, or was looked at.
+    Link {
+        /// Of which transport.
+        transport: usize,
+        /// It can carry packets.
+        up: bool,
+    },
+    /// A check has changed, or was looked at.
+    Check {
+        /// Which one.
+        check: usize,
+        /// It is good.
+        ok: bool,
+    },
+    /// What the sync says about taking over from a living peer.
+    Gate(GateState),
+}
+
+/// What is to be done, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Answer ARP for the VIPs.
+    OpenArpGate,
+    /// Do not answer ARP for the VIPs, whatever the host would do.
+    CloseArpGate,
+    /// Configure all VIPs.
+    AddVips,
+    /// Remove all VIPs.
+    RemoveVips,
+    /// Send an advert.
+    SendAdvert {
+        /// Where.
+        transport: usize,
+        /// Our priority, or 0.
+        priority: u8,
+    },
+    /// Announce every VIP.
+    GratuitousArp {
+        /// This many times each.
+        repeat: u8,
+    },
+    /// The role has changed: tell hooks and logs.
+    Notify {
+        /// The new role.
+        role: Role,
+        /// Why.
+        cause: Cause,
+    },
+    /// An alarm is raised or cleared.
+    Alarm {
+        /// Which one.
+        alarm: Alarm,
+        /// It is raised.
+        raised: bool,
+    },
+    /// This director has slept, and listens before it speaks.
+    Late {
+        /// How long it was not heard.
+        by: Duration,
+    },
+}
+
+/// Where in its life the election is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    New,
+    Running,
+    Stopped,
+}
+
+/// The election of one director.
+#[derive(Clone, Debug)]
+pub struct Election {
+    pub(super) config: Config,
+    pub(super) phase: Phase,
+    pub(super) role: Role,
+    pub(super) cause: Cause,
+    pub(super) since: Option<Instant>,
+    pub(super) legs: Vec<Leg>,
+    pub(super) checks: Vec<bool>,
+    pub(super) heartbeat: Heartbeat,
+    pub(super) gate: Gate,
+    pub(super) arp: Announcements,
+    pub(super) alarms: Alarms,
+    /// The operator gave the role away: no preemption takes it back.
+    pub(super) handed_over: bool,
+    /// An Active that has slept says nothing until then.
+    pub(super) listening: Option<Instant>,
+    /// A Backup that has slept takes nothing over until then, unless the peer gives it.
+    pub(super) quiet_until: Option<Instant>,
+    /// Since when the witnesses disagree.
+    pub(super) hold_since: Option<Instant>,
+    /// Another Active was heard; when that is forgotten.
+    pub(super) contested: Option<Instant>,
+    pub(super) actions: VecDeque<Action>,
+    /// Kept, so that looking allocates nothing.
+    sights: Vec<Sight>,
+}
+
+impl Election {
+    /// An election that takes no part until [`Input::Start`].
+    ///
+    /// # Errors
+    ///
+    /// The config makes no sense.
+    pub fn new(config: Config) -> Result<Self, ConfigError> {
+        config.check()?;
+        Ok(Self {
+            phase: Phase::New,
+            role: Role::Backup,
+            cause: Cause::Start,
+            since: None,
+            legs: config.transports.iter().map(|transport| Leg::new(&config, transport)).collect(),
+            checks: vec![true; config.checks.len()],
+            heartbeat: Heartbeat::new(config.heartbeat),
+            gate: Gate::open(),
+            arp: Announcements::new(config.arp),
+            alarms: Alarms::with_transports(config.transports.len()),
+            handed_over: false,
+            listening: None,
+            quiet_until: None,
+            hold_since: None,
+            contested: None,
+            actions: VecDeque::with_capacity(ACTIONS),
+            sights: Vec::with_capacity(config.transports.len()),
+            config,
+        })
+    }
+
+    /// The role of all VIPs together.
+    #[must_use]
+    pub const fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The parameters.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What the heartbeat is to tell the peer.
+    #[must_use]
+    pub fn beat(&self) -> Beat {
+        let role = match (self.phase, self.role) {
+            (Phase::Stopped, _) => PeerRole::Leaving,
+            // Who must listen first does not know what it is.
+            (_, Role::Active) if self.listening.is_some() => PeerRole::Backup,
+            (_, Role::Active) => PeerRole::Active,
+            (_, Role::Backup) => PeerRole::Backup,
+            (_, Role::Fault) => PeerRole::Fault,
+        };
+        Beat { role, priority: self.config.priority, address: self.own_address() }
+    }
+
+    /// Takes an input.
+    pub fn handle(&mut self, input: Input, now: Instant) {
+        self.notice(now);
+        match input {
+            Input::Start => self.start(now),
+            Input::Stop => self.stop(now),
+            Input::HandOver => self.hand_over(now),
+            Input::Advert { transport, heard } => self.advert(transport, heard, now),
+            Input::Heartbeat(beat) => self.hear_beat(beat, now),
+            Input::Link { transport, up } => {
+                if let Some(leg) = self.legs.get_mut(transport) {
+                    leg.link_up = up;
+                }
+            }
+            Input::Check { check, ok } => {
+                if let Some(known) = self.checks.get_mut(check) {
+                    *known = ok;
+                }
+            }
+            Input::Gate(state) => self.gate.set(state, now),
+        }
+        self.decide(now);
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        self.notice(now);
+        if self.listening.is_some_and(|until| until <= now) {
+            self.resume(now);
+        }
+        for index in 0..self.legs.len() {
+            self.legs[index].machine.handle_timeout(now);
+            self.drain(index);
+        }
+        if self.heartbeat.handle_timeout(now) {
+            self.alarm(Alarm::Heartbeat, true);
+        }
+        if self.listening.is_none() {
+            if self.contested.is_some_and(|until| until <= now) {
+                self.uncontested(now);
+            }
+            if let Some(repeat) = self.arp.due(now) {
+                self.actions.push_back(Action::GratuitousArp { repeat });
+            }
+        }
+        self.decide(now);
+    }
+
+    /// When [`Self::handle_timeout`] must be called next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.phase != Phase::Running {
+            return None;
+        }
+        let rest = match self.role {
+            Role::Active if self.listening.is_some() => [self.listening, None, None],
+            Role::Active => [self.arp.next(), self.contested, None],
+            Role::Backup => {
+                let gate = self.gate.until().filter(|_| !self.alarms.is_raised(Alarm::Unsynced));
+                [self.hold_alarm_at(), self.hold_ends(), gate]
+            }
+            Role::Fault => [None; 3],
+        };
+        self.critical().chain(rest.into_iter().flatten()).chain(self.heartbeat.next()).min()
+    }
+
+    /// The next thing to do.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// The times at which something would be said or taken over.
+    fn critical(&self) -> impl Iterator<Item = Instant> {
+        let machines = self.legs.iter().filter_map(|leg| leg.machine.poll_timeout());
+        machines.chain(self.quick_at())
+    }
+
+    /// Finds out whether this director has slept. Who was not heard for so long that the peer may have taken over must
+    /// listen before it speaks; who did not listen must not believe in silence.
+    fn notice(&mut self, now: Instant) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        let Some(due) = self.critical().chain(self.sleeping_heartbeat()).min() else { return };
+        let by = now.saturating_duration_since(due);
+        if by <= self.patience() {
+            return;
+        }
+        self.actions.push_back(Action::Late { by });
+        let pause = |leg: &Leg| leg.machine.active_interval().duration() + leg.machine.skew();
+        let until = now + self.legs.iter().map(pause).max().unwrap_or_default();
+        match self.role {
+            Role::Active => {
+                if self.listening.is_none() {
+                    self.actions.push_back(Action::CloseArpGate);
+                }
+                self.listening = Some(until);
+            }
+            Role::Backup => {
+                self.quiet_until = Some(until);
+                self.hold_since = None;
+            }
+            Role::Fault => {}
+        }
+        self.heartbeat.postpone(now);
+        for leg in &mut self.legs {
+            leg.machine.postpone(until);
+        }
+    }
+
+    fn sleeping_heartbeat(&self) -> Option<Instant> {
+        self.heartbeat.next().filter(|_| self.role == Role::Backup && self.heartbeat.sight() != Sync::Silent)
+    }
+
+    /// The longest delay of a tick that cannot do harm.
+    ///
+    /// A peer takes over three intervals after the last advert at the earliest, and the next one was due one interval
+    /// after it: that leaves two. With a heartbeat it may be sooner.
+    fn patience(&self) -> Duration {
+        let intervals = |interval: fn(&Machine) -> Duration| {
+            self.legs.iter().map(|leg| interval(&leg.machine)).min().unwrap_or_default()
+        };
+        match (self.role, self.config.heartbeat) {
+            (Role::Active, None) => intervals(|machine| machine.config().interval.duration()) * 2,
+            (Role::Active, Some(timing)) => {
+                let interval = intervals(|machine| machine.config().interval.duration());
+                (interval * 2).min((interval / 2).max(timing.lost().saturating_sub(timing.interval)))
+            }
+            (_, None) => intervals(|machine| machine.active_interval().duration()),
+            (_, Some(timing)) => intervals(|machine| machine.active_interval().duration()).min(timing.lost()),
+        }
+    }
+
+    fn advert(&mut self, transport: usize, heard: Heard, now: Instant) {
+        let mode = self.config.mode;
+        let Some(leg) = self.legs.get_mut(transport) else { return };
+        if self.phase != Phase::Running {
+            return;
+        }
+        let resigns = heard.priority == PRIORITY_RESIGN;
+        if self.role == Role::Active && !resigns && mode == Mode::Pair && leg.take_stale(now) {
+            return;
+        }
+        leg.note(heard, now);
+        self.settle_ties();
+        let rank = self.legs[transport].machine.rank(&heard);
+        match (self.role, rank) {
+            (Role::Fault, _) => return,
+            (Role::Active, _) if self.listening.is_some() => {
+                if resigns {
+                    return;
+                }
+                if rank == Rank::Theirs || !self.would_preempt(now) {
+                    self.step_down(Cause::Superseded, machine::Input::Yield, now);
+                } else {
+                    self.resume(now);
+                    self.contest(now, transport);
+                    return;
+                }
+            }
+            (Role::Active, Rank::Theirs) if !resigns => {
+                let cause = Cause::Outranked { transport, by: heard.source, priority: heard.priority };
+                self.step_down(cause, machine::Input::Yield, now);
+            }
+            (Role::Active, Rank::Ours) if !resigns => self.contest(now, transport),
+            (Role::Active | Role::Backup, _) => {}
+        }
+        // A Backup by now, if it has stepped down: the machine learns the interval of the new Active.
+        let allowed = self.may_preempt(now);
+        self.legs[transport].machine.allow_preempt(allowed);
+        self.legs[transport].machine.handle(machine::Input::Advert(heard), now);
+        self.drain(transport);
+        if self.role == Role::Backup && !resigns {
+            self.legs[transport].heard = Some((now, heard));
+        }
+    }
+
+    fn hear_beat(&mut self, beat: Beat, now: Instant) {
+        if self.heartbeat.timing().is_none() || self.phase != Phase::Running {
+            return;
+        }
+        self.heartbeat.beat(beat, now);
+        self.settle_ties();
+        self.alarm(Alarm::Heartbeat, false);
+        if self.config.mode == Mode::Strict || self.role != Role::Active || beat.role != PeerRole::Active {
+            return;
+        }
+        let theirs = (beat.priority, beat.address) > (self.config.priority, self.own_address());
+        if self.listening.is_some() && (theirs || !self.would_preempt(now)) {
+            self.step_down(Cause::Superseded, machine::Input::Yield, now);
+        } else if self.listening.is_none() && theirs {
+            self.step_down(Cause::OutrankedBySync, machine::Input::Yield, now);
+        } else if self.listening.is_none() {
+            self.contest(now, 0);
+        }
+    }
+
+    /// Makes all machines decide equal priorities alike. By the letter each looks at its own addresses; but addresses
+    /// may be ordered differently on two segments, and then both directors would yield, again and again.
+    fn settle_ties(&mut self) {
+        let by_address = |leg: &Leg| {
+            let theirs = leg.peer? > leg.machine.config().address;
+            Some(if theirs { Rank::Theirs } else { Rank::Ours })
+        };
+        let by_beat =
+            self.heartbeat.last().map(|beat| if beat.address > self.own_address() { Rank::Theirs } else { Rank::Ours });
+        let mut ranks = self.legs.iter().filter_map(by_address);
+        let rank = match self.config.mode {
+            // The first transport on which the peer is known: the same for both, as soon as both hear each other.
+            Mode::Pair => self.legs.first().and_then(by_address).or(by_beat).or_else(|| ranks.next()),
+            // A sync group of keepalived yields where it loses anywhere. So do not yield where we win anywhere.
+            Mode::Strict => ranks.reduce(|one, other| if other == Rank::Ours { other } else { one }),
+        };
+        if let Some(rank) = rank {
+            for leg in &mut self.legs {
+                leg.machine.set_tie_break(TieBreak::Decided(rank));
+            }
+        }
+    }
+
+    fn own_address(&self) -> std::net::Ipv4Addr {
+        self.legs.first().map_or(std::net::Ipv4Addr::UNSPECIFIED, |leg| leg.machine.config().address)
+    }
+
+    pub(super) fn may_preempt(&self, now: Instant) -> bool {
+        !self.handed_over && self.gate.holds(now).is_none()
+    }
+
+    /// An Active of lower priority would be displaced without delay.
+    fn would_preempt(&self, now: Instant) -> bool {
+        self.config.preempt == machine::Preempt::After(Duration::ZERO) && self.may_preempt(now)
+    }
+
+    /// What is broken, if anything.
+    pub(super) fn faults(&self) -> impl Iterator<Item = Cause> {
+        let links = self.legs.iter().enumerate().filter(|(_, leg)| !leg.link_up);
+        let checks = self.checks.iter().enumerate().filter(|(_, ok)| !**ok);
+        links
+            .map(|(transport, _)| Cause::LinkDown { transport })
+            .chain(checks.map(|(check, _)| Cause::CheckFailed { check }))
+    }
+
+    /// Draws the conclusions from all that is known.
+    fn decide(&mut self, now: Instant) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        self.alarm(Alarm::Unsynced, self.gate.has_expired(now));
+        let fault = self.faults().next();
+        match (self.role, fault) {
+            (Role::Fault, None) => self.recover(now),
+            (Role::Active | Role::Backup, Some(cause)) => self.fail(cause, now),
+            _ => {}
+        }
+        if self.role == Role::Backup {
+            self.decide_in_backup(now);
+        }
+    }
+
+    fn decide_in_backup(&mut self, now: Instant) {
+        let allowed = self.may_preempt(now);
+        for leg in &mut self.legs {
+            leg.machine.allow_preempt(allowed);
+        }
+        if self.quiet_until.is_some_and(|until| until <= now) {
+            self.quiet_until = None;
+        }
+        let sync = if self.config.mode == Mode::Strict { Sync::Silent } else { self.heartbeat.sight() };
+        self.sights.clear();
+        self.sights.extend(self.legs.iter().map(|leg| leg.sight(self.config.mode)));
+        match witness::decide(self.config.mode, &self.sights, sync) {
+            Verdict::Promote(reason) => self.promote(reason.into(), now),
+            _ if self.quick_at().is_some_and(|at| at <= now) => self.promote(Cause::HeartbeatLost, now),
+            Verdict::Stay => {
+                self.hold_since = None;
+                self.clear_path_alarms();
+            }
+            Verdict::Hold => {
+                self.hold_since.get_or_insert(now);
+                if self.hold_ends().is_some_and(|at| at <= now) {
+                    self.promote(Cause::HoldExpired, now);
+                    return;
+                }
+                let raise = self.hold_alarm_at().is_none_or(|at| at <= now);
+                for transport in 0..self.legs.len() {
+                    let silent = self.legs[transport].sight(self.config.mode) == Sight::Silent;
+                    if raise || !silent {
+                        self.alarm(Alarm::AdvertPath { transport }, silent);
+                    }
+                }
+            }
+        }
+    }
+
+    /// When the heartbeat of an Active peer was lost and the next advert is overdue everywhere, plus the skew time:
+    /// sooner than three intervals.
+    fn quick_at(&self) -> Option<Instant> {
+        if self.role != Role::Backup || self.config.mode == Mode::Strict {
+            return None;
+        }
+        let mut at = self.heartbeat.lost_an_active()?;
+        for leg in &self.legs {
+            at = at.max(leg.missing_at()?);
+        }
+        let skew = self.legs.iter().map(|leg| leg.machine.skew()).max().unwrap_or_default();
+        Some(self.quiet_until.map_or(at + skew, |quiet| quiet.max(at + skew)))
+    }
+
+    /// When the alarm is raised: paths that die together do not fall silent at the same instant.
+    fn hold_alarm_at(&self) -> Option<Instant> {
+        let mut silent =
+            (0..self.legs.len()).filter(|index| self.legs[*index].sight(self.config.mode) == Sight::Silent);
+        if silent.all(|transport| self.alarms.is_raised(Alarm::AdvertPath { transport })) {
+            return None;
+        }
+        let interval = self.legs.iter().map(|leg| leg.machine.active_interval().duration()).max();
+        self.hold_since.map(|since| since + interval.unwrap_or_default())
+    }
+
+    /// When holding is over, if all that speaks against taking over is the heartbeat.
+    fn hold_ends(&self) -> Option<Instant> {
+        let silent = self.legs.iter().all(|leg| leg.sight(self.config.mode) == Sight::Silent);
+        self.hold_since.filter(|_| silent).zip(self.config.hold_max).map(|(since, max)| since + max)
+    }
+
+    pub(super) fn alarm(&mut self, alarm: Alarm, raised: bool) {
+        if self.alarms.set(alarm, raised) {
+            self.actions.push_back(Action::Alarm { alarm, raised });
+        }
+    }
+
+    pub(super) fn clear_path_alarms(&mut self) {
+        for transport in 0..self.legs.len() {
+            self.alarm(Alarm::AdvertPath { transport }, false);
+        }
+    }
+
+    /// Passes on what a machine wants to send. Its other actions are the group's business.
+    pub(super) fn drain(&mut self, transport: usize) {
+        while let Some(action) = self.legs[transport].machine.poll_action() {
+            if let machine::Action::Advertise { priority } = action {
+                self.actions.push_back(Action::SendAdvert { transport, priority });
+            }
+        }
+    }
+}
