@@ -86,7 +86,7 @@ pub fn decide(mode: Mode, sights: &[Sight], sync: Sync) -> Verdict {
 mod tests {
     use super::*;
     use Sight::{Heard, Outranked, Resigned, Silent};
-    use Sync::Alive;
+    use super::Sync::Alive;
 
     const BACKUP: Sync = Alive(PeerRole::Backup);
     const ACTIVE: Sync = Alive(PeerRole::Active);
