@@ -1,4 +1,5 @@
-//! `cargo xtask build-ebpf`: compiles lb-ebpf for bpfel-unknown-none, checks the object and puts it at target/bpf/lb.o.
+//! `cargo xtask build-ebpf`: compiles lb-ebpf for bpfel-unknown-none, checks the objects and puts them into target/bpf:
+//! lb.o, the packet path, and lb-bench.o, what it is measured against.
 //!
 //! Owns the flags of that build. Which compiler runs is `toolchain`'s decision, what is in the object `objfile`'s.
 
@@ -36,19 +37,23 @@ pub(crate) fn build() -> Result<Toolchain> {
     let toolchain = setup::ebpf()?;
     println!("toolchain  {}", toolchain.choice);
     println!("linker     {}", toolchain.linker.display());
-    cmd::run(cargo(&toolchain, "build")?.args(["--bin", "lb"]))?;
+    cmd::run(cargo(&toolchain, "build")?.arg("--bins"))?;
+    finish("lb", &paths::object())?;
+    finish("lb-bench", &paths::bench_object())?;
+    Ok(toolchain)
+}
 
-    let built = paths::bpf_build().join(TARGET).join(PROFILE).join("lb");
+/// Checks what the build made of a binary, tells what is in it and puts it in its place.
+fn finish(binary: &str, object: &Path) -> Result<()> {
+    let built = paths::bpf_build().join(TARGET).join(PROFILE).join(binary);
     let bytes = fs::read(&built).with_context(|| format!("read {}", built.display()))?;
     let contents = Contents::read(&bytes).with_context(|| format!("{} is not an eBPF object", built.display()))?;
-    let object = paths::object();
-    report(&object, bytes.len(), &contents);
+    report(object, bytes.len(), &contents);
     let faults = contents.faults();
     if !faults.is_empty() {
         bail!("{} cannot be used:\n  {}", built.display(), faults.join("\n  "));
     }
-    put(&object, &bytes)?;
-    Ok(toolchain)
+    put(object, &bytes)
 }
 
 /// The toolchain's cargo, set up to run `verb` on lb-ebpf for the target: `build`, or `clippy` by way of

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod build;
 mod build_ebpf;
 mod check;
@@ -48,6 +49,8 @@ enum Verb {
     Inspect(inspect::Args),
     /// Run the tests of one or more levels and print a table of results
     Test(test::Args),
+    /// Measure what a packet costs, beside a plain forwarder
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Verb::Lab(args) => lab::run(args),
         Verb::Inspect(args) => inspect::run(args),
         Verb::Test(args) => test::run(args),
+        Verb::Bench(args) => bench::run(args),
     };
     match done {
         Ok(code) => code,

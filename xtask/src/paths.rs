@@ -17,6 +17,11 @@ pub(crate) fn object() -> PathBuf {
     root().join("target/bpf/lb.o")
 }
 
+/// The object with the programs that the packet path is measured against; nothing embeds it.
+pub(crate) fn bench_object() -> PathBuf {
+    root().join("target/bpf/lb-bench.o")
+}
+
 /// Cargo's target folder for the eBPF build, apart from the host's so that neither build makes the other stale.
 pub(crate) fn bpf_build() -> PathBuf {
     root().join("target/bpf-build")
