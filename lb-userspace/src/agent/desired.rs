@@ -2,7 +2,7 @@
 
 use crate::{
     config::{self, Config},
-    datapath::{DesiredBackend, DesiredService, InterfaceSettings, Mode, Settings, TableSizes},
+    datapath::{DesiredBackend, DesiredService, InterfaceSettings, Settings},
 };
 use lb_common::service::{OnDown, ServiceKey};
 
@@ -10,24 +10,14 @@ use super::overrides::Overrides;
 
 /// Where and how large the packet path shall be.
 pub(super) fn settings(config: &Config) -> Settings {
-    let config::TableSizes { conns, half_open, services, backends } = config.tables;
     Settings {
         pin_dir: config.agent.pin_dir.clone(),
-        tables: TableSizes { conns, half_open, services, backends },
+        tables: config.tables,
         interfaces: config
             .interfaces
             .iter()
-            .map(|interface| InterfaceSettings { name: interface.name.clone(), mode: mode(interface.mode) })
+            .map(|interface| InterfaceSettings { name: interface.name.clone(), mode: interface.mode })
             .collect(),
-    }
-}
-
-fn mode(mode: config::Mode) -> Mode {
-    match mode {
-        config::Mode::Auto => Mode::Auto,
-        config::Mode::Xdp => Mode::Xdp,
-        config::Mode::XdpGeneric => Mode::XdpGeneric,
-        config::Mode::Tc => Mode::Tc,
     }
 }
 

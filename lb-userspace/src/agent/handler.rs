@@ -117,7 +117,7 @@ impl State {
         match self.swept() {
             Some(summary) if 2 * (summary.conns + summary.half_open) > COUNT_AT_ONCE => Ok(summary),
             _ => {
-                let mut sweep = Sweep::new(self.datapath(), &self.timeouts())?;
+                let mut sweep = Sweep::new(self.datapath(), &self.config().timeouts)?;
                 loop {
                     if let Some(summary) = sweep.step(self.datapath())? {
                         return Ok(Arc::new(summary));
@@ -130,7 +130,7 @@ impl State {
     /// Streams every conn: the half-open ones first, because they may move to the other table meanwhile.
     fn walk_conns(&self, sink: &mut ConnSink) -> anyhow::Result<()> {
         let datapath: &Datapath = self.datapath();
-        let views = ConnViews::new(self.config(), datapath, &self.timeouts())?;
+        let views = ConnViews::new(self.config(), datapath, &self.config().timeouts)?;
         for table in [&datapath.tables().half_open, &datapath.tables().conns] {
             let mut scan = Scan::new();
             while let Some(slice) = scan.next(table)? {

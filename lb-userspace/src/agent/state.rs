@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    datapath::{Datapath, Ids, Summary, Timeouts},
+    datapath::{Datapath, Ids, Summary},
 };
 
 /// Shared by the control socket and the periodic work.
@@ -65,19 +65,6 @@ impl State {
 
     pub(super) fn uptime_seconds(&self) -> u64 {
         self.started.elapsed().as_secs()
-    }
-
-    /// The timeouts of the config.
-    pub(super) const fn timeouts(&self) -> Timeouts {
-        let c = &self.config.timeouts;
-        Timeouts {
-            syn_recv: c.syn_recv,
-            established: c.established,
-            fin_wait: c.fin_wait,
-            close_wait: c.close_wait,
-            time_wait: c.time_wait,
-            close: c.close,
-        }
     }
 
     /// Brings the packet path to the config with the operator's changes.

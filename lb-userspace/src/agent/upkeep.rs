@@ -91,7 +91,7 @@ async fn sweep(state: Arc<State>, mut stopped: watch::Receiver<bool>) {
 }
 
 async fn sweep_once(state: &Arc<State>) -> Result<()> {
-    let mut sweep = Sweep::new(state.datapath(), &state.timeouts())?;
+    let mut sweep = Sweep::new(state.datapath(), &state.config().timeouts)?;
     let summary = loop {
         let (owner, mut moved) = (state.clone(), sweep);
         let (back, done) = spawn_blocking(move || {

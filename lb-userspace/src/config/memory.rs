@@ -6,7 +6,7 @@ use lb_common::abi::{EVENTS_BYTES, RING_SLOTS, map};
 use lb_common::conn::{Conn, FlowKey};
 use lb_common::service::RingSlot;
 
-use super::model::TableSizes;
+use crate::datapath::TableSizes;
 
 /// `struct htab_elem` of the kernel: list links, hash, LRU node.
 const ELEMENT_HEADER: u64 = 48;

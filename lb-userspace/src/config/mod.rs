@@ -27,12 +27,13 @@ mod syntax;
 mod validate;
 mod words;
 
+pub use crate::datapath::{Mode, TableSizes, Timeouts};
 pub use code::{Code, Severity};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use duration::{MAX_DURATION, format_duration};
 pub use lb_common::service::{NoConn, Scheduler};
 pub use memory::table_memory;
-pub use model::{AgentSettings, Backend, Config, Interface, Mode, Service, TableSizes, Timeouts};
+pub use model::{AgentSettings, Backend, Config, Interface, Service};
 pub use report::check_report;
 pub use source::Location;
 

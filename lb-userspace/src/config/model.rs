@@ -4,13 +4,13 @@
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use lb_common::abi;
 use lb_common::service::{NoConn, Scheduler};
 use serde::{Serialize, Serializer};
 
 use super::duration::format_duration;
+use crate::datapath::{Mode, TableSizes, Timeouts};
 
 /// A director's whole configuration. Both directors load the same file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -21,7 +21,8 @@ pub struct Config {
     pub interfaces: Vec<Interface>,
     /// Capacities of the kernel tables.
     pub tables: TableSizes,
-    /// Idle times after which a conn is removed, by its TCP state.
+    /// Idle times after which a conn is removed, by its TCP state. Each is between 1 ms and 30 days.
+    #[serde(serialize_with = "as_texts")]
     pub timeouts: Timeouts,
     /// The balanced services; at least one, names and listen addresses are unique.
     pub services: Vec<Service>,
@@ -57,67 +58,8 @@ pub struct Interface {
     /// The kernel's name, 1 to 15 bytes. Whether it exists is a question for run time.
     pub name: String,
     /// The wanted hook.
+    #[serde(serialize_with = "as_word")]
     pub mode: Mode,
-}
-
-/// The `[table]` section, in entries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct TableSizes {
-    /// Established conns; each takes two entries, one per direction.
-    pub conns: u32,
-    /// Half-open conns kept while their handshakes run.
-    pub half_open: u32,
-    /// Services.
-    pub services: u32,
-    /// Backends of all services together.
-    pub backends: u32,
-}
-
-impl Default for TableSizes {
-    fn default() -> Self {
-        Self {
-            conns: abi::MAX_CONNS,
-            half_open: abi::MAX_HALF_OPEN,
-            services: abi::MAX_SERVICES,
-            backends: abi::MAX_BACKENDS,
-        }
-    }
-}
-
-/// The `[timeouts]` section. Each is between 1 ms and 30 days.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Timeouts {
-    /// Handshake started, not completed.
-    #[serde(serialize_with = "as_text")]
-    pub syn_recv: Duration,
-    /// Handshake completed. Longer than MySQL's `wait_timeout` (28,800 s), or idle sessions die in the middle.
-    #[serde(serialize_with = "as_text")]
-    pub established: Duration,
-    /// One side has sent a FIN.
-    #[serde(serialize_with = "as_text")]
-    pub fin_wait: Duration,
-    /// The backend has closed, the client has not.
-    #[serde(serialize_with = "as_text")]
-    pub close_wait: Duration,
-    /// Both sides have closed.
-    #[serde(serialize_with = "as_text")]
-    pub time_wait: Duration,
-    /// A reset was seen.
-    #[serde(serialize_with = "as_text")]
-    pub close: Duration,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            syn_recv: Duration::from_secs(60),
-            established: Duration::from_secs(28_860),
-            fin_wait: Duration::from_secs(120),
-            close_wait: Duration::from_secs(60),
-            time_wait: Duration::from_secs(120),
-            close: Duration::from_secs(10),
-        }
-    }
 }
 
 /// One `[[service]]`: a VIP and port, and the backends behind it.
@@ -146,45 +88,17 @@ pub struct Backend {
     pub weight: u16,
 }
 
-/// Which hook carries the packet path on an interface.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Mode {
-    /// Native XDP where the driver has it, TC otherwise.
-    #[default]
-    Auto,
-    /// Native XDP, or an error.
-    Xdp,
-    /// XDP after the kernel has built the socket buffer: any driver, more cost.
-    XdpGeneric,
-    /// TC ingress.
-    Tc,
-}
-
-impl Mode {
-    /// All variants in their documented order.
-    pub const ALL: &[Self] = &[Self::Auto, Self::Xdp, Self::XdpGeneric, Self::Tc];
-
-    /// The word for this mode in the file and on screen.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Xdp => "xdp",
-            Self::XdpGeneric => "xdp-generic",
-            Self::Tc => "tc",
-        }
-    }
-}
-
-impl fmt::Display for Mode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-fn as_text<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&format_duration(*value))
+fn as_texts<S: Serializer>(timeouts: &Timeouts, serializer: S) -> Result<S::Ok, S::Error> {
+    let Timeouts { syn_recv, established, fin_wait, close_wait, time_wait, close } = *timeouts;
+    let keys = [
+        ("syn_recv", syn_recv),
+        ("established", established),
+        ("fin_wait", fin_wait),
+        ("close_wait", close_wait),
+        ("time_wait", time_wait),
+        ("close", close),
+    ];
+    serializer.collect_map(keys.map(|(key, timeout)| (key, format_duration(timeout))))
 }
 
 fn as_word<T: fmt::Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
@@ -197,7 +111,7 @@ mod tests {
 
     #[test]
     fn json_shows_words_and_durations_as_the_file_does() {
-        let timeouts = serde_json::to_value(Timeouts::default()).unwrap();
+        let timeouts = as_texts(&Timeouts::default(), serde_json::value::Serializer).unwrap();
         assert_eq!(timeouts["established"], "8h1m");
         let interface = Interface { name: "eth0".into(), mode: Mode::XdpGeneric };
         assert_eq!(

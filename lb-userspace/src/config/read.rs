@@ -13,11 +13,12 @@ use super::address::{parse_ipv4_port, parse_socket_addr};
 use super::code::Code;
 use super::diagnostic::Sink;
 use super::duration::parse_duration;
-use super::model::{AgentSettings, Backend, Config, Interface, Mode, Service, TableSizes, Timeouts};
+use super::model::{AgentSettings, Backend, Config, Interface, Service};
 use super::names::{parse_interface_name, parse_log_filter, parse_pin_dir, parse_service_name, parse_socket_path};
 use super::schema;
 use super::section::Section;
 use super::words::{parse_mode, parse_no_conn, parse_scheduler};
+use crate::datapath::{Mode, TableSizes, Timeouts};
 
 /// The only schema version so far.
 const SCHEMA_VERSION: u32 = 1;

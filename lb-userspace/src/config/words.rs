@@ -3,10 +3,10 @@
 use lb_common::service::{NoConn, Scheduler};
 
 use super::code::Code;
-use super::model::Mode;
 use super::problem::Problem;
 use super::source::quote;
 use super::suggest::nearest;
+use crate::datapath::Mode;
 
 /// What other balancers, drivers and people call it, and the word here.
 const SYNONYMS: [(&str, &str); 14] = [
@@ -28,7 +28,7 @@ const SYNONYMS: [(&str, &str); 14] = [
 
 /// Reads the `mode` of an interface.
 pub(super) fn parse_mode(text: &str) -> Result<Mode, Problem> {
-    one_of(text, "a mode", Mode::ALL, |mode| mode.name())
+    one_of(text, "a mode", &Mode::ALL, |mode| mode.name())
 }
 
 /// Reads the `scheduler` of a service.
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn every_word_names_its_variant() {
-        for &mode in Mode::ALL {
+        for mode in Mode::ALL {
             assert_eq!(parse_mode(mode.name()), Ok(mode));
         }
         for &scheduler in Scheduler::ALL {

@@ -14,7 +14,7 @@ use super::clock::Ticks;
 pub struct Timeouts {
     /// The handshake is not complete.
     pub syn_recv: Duration,
-    /// The handshake is complete.
+    /// The handshake is complete. Longer than MySQL's `wait_timeout` (28,800 s), or idle sessions die in the middle.
     pub established: Duration,
     /// The backend has closed its side.
     pub fin_wait: Duration,

@@ -23,7 +23,7 @@ use super::{
 };
 
 /// What the config says about capacities.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct TableSizes {
     /// Planned established conns; the map holds two entries for each.
     pub conns: u32,
