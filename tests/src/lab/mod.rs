@@ -17,6 +17,8 @@ mod client;
 mod count;
 mod detour;
 mod director;
+mod echo;
+mod flood;
 mod host;
 mod inject;
 mod mariadb;
@@ -30,6 +32,7 @@ mod tap;
 mod template;
 mod topology;
 mod transfer;
+mod usage;
 mod wait;
 mod workload;
 
@@ -47,6 +50,8 @@ pub use agent::{AgentOptions, BackendOptions, ServiceOptions, agent_socket, bina
 pub use client::{Client, Peer, peer};
 pub use count::{PacketCounter, Seen};
 pub use director::Director;
+pub use echo::{EchoServer, EchoSession, talk_all};
+pub use flood::{Flood, flood};
 pub use host::Host;
 pub use mariadb::{MariadbOptions, Server, Session};
 pub use operate::LinkFacts;
