@@ -84,9 +84,9 @@ pub fn decide(mode: Mode, sights: &[Sight], sync: Sync) -> Verdict {
 
 #[cfg(test)]
 mod tests {
+    use super::Sync::Alive;
     use super::*;
     use Sight::{Heard, Outranked, Resigned, Silent};
-    use super::Sync::Alive;
 
     const BACKUP: Sync = Alive(PeerRole::Backup);
     const ACTIVE: Sync = Alive(PeerRole::Active);
