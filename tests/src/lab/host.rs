@@ -175,7 +175,7 @@ impl Host {
     /// # Errors
     /// When nft refuses the rule.
     pub fn deafen(&self) -> Result<()> {
-        let rules = "table inet deaf {\n chain input {\n type filter hook input priority filter; policy drop;\n }\n}\n";
+        let rules = "table inet deaf\ndelete table inet deaf\ntable inet deaf {\n chain input {\n type filter hook input priority filter; policy drop;\n }\n}\n";
         self.check_with_input(&["nft", "-f", "-"], rules).map(drop)
     }
 

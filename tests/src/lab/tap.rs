@@ -91,8 +91,8 @@ impl Frame {
     }
 }
 
-/// A packet socket on one interface. It sees the IPv4 frames that come in, those that the host discards too, and none
-/// that go out.
+/// A packet socket on one interface. It sees the IPv4 frames for the interface's own link-layer address, also those that
+/// the host discards, and none that go out.
 #[derive(Debug)]
 pub struct Tap {
     socket: OwnedFd,
@@ -136,11 +136,23 @@ impl Tap {
         let end = now() + limit;
         let mut buffer = vec![0; LARGEST];
         while self.readable(end)? {
-            // SAFETY: the buffer is valid for writes of its length.
+            // SAFETY: an all-zero `sockaddr_ll` is valid.
+            let mut from: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+            let mut from_length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+            // SAFETY: buffer and address are valid for writes of their lengths.
             let length = unsafe {
-                libc::recv(self.socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT)
+                libc::recvfrom(
+                    self.socket.as_raw_fd(),
+                    buffer.as_mut_ptr().cast(),
+                    buffer.len(),
+                    libc::MSG_DONTWAIT,
+                    (&raw mut from).cast(),
+                    &raw mut from_length,
+                )
             };
             match usize::try_from(length) {
+                // A bridge floods what it knows no port for; a host does not take it in.
+                Ok(_) if from.sll_pkttype == libc::PACKET_OTHERHOST => {}
                 Ok(length) => return Frame::of(&buffer[..length]).map(Some),
                 Err(_) => {
                     let error = io::Error::last_os_error();

@@ -1,0 +1,238 @@
+//! Simple TCP sessions in large numbers: a server that answers every record with the same bytes, and clients that
+//! check each answer. For tests in which a thousand sessions matter and MySQL does not.
+
+use std::collections::HashMap;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddrV4, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::host::Host;
+
+/// Bytes of a record: the number of the session and that of the round.
+const RECORD: usize = 16;
+/// How often a waiting server looks whether it is to stop.
+const LOOK: i32 = 50;
+
+/// A server that sends back what it receives. It ends when it is dropped, and closes its sessions then.
+#[derive(Debug)]
+pub struct EchoServer {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl EchoServer {
+    /// Listens on a host at `address`.
+    ///
+    /// # Errors
+    /// When the address is taken.
+    pub fn start(host: &Host, address: SocketAddrV4) -> Result<Self> {
+        let listener = host.enter(|| TcpListener::bind(address).with_context(|| format!("listen on {address}")))?;
+        listener.set_nonblocking(true)?;
+        let mut sessions = Sessions { listener, poll: epoll()?, open: HashMap::new() };
+        sessions.watch(sessions.listener.as_raw_fd())?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                if let Err(error) = sessions.turn() {
+                    eprintln!("echo server: {error:#}");
+                    return;
+                }
+            }
+        });
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for EchoServer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The server's side of all sessions.
+struct Sessions {
+    listener: TcpListener,
+    poll: OwnedFd,
+    open: HashMap<RawFd, TcpStream>,
+}
+
+impl Sessions {
+    fn watch(&self, socket: RawFd) -> Result<()> {
+        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: socket as u64 };
+        // SAFETY: both are open; the event is only read.
+        let result = unsafe { libc::epoll_ctl(self.poll.as_raw_fd(), libc::EPOLL_CTL_ADD, socket, &raw mut event) };
+        if result < 0 {
+            return Err(io::Error::last_os_error()).context("epoll_ctl");
+        }
+        Ok(())
+    }
+
+    /// Waits for a moment and does what there is to do.
+    fn turn(&mut self) -> Result<()> {
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; 256];
+        // SAFETY: the array is as long as announced.
+        let count = unsafe { libc::epoll_wait(self.poll.as_raw_fd(), events.as_mut_ptr(), 256, LOOK) };
+        for event in &events[..usize::try_from(count).unwrap_or(0)] {
+            let socket = event.u64 as RawFd;
+            if socket == self.listener.as_raw_fd() {
+                self.accept()?;
+            } else if let Some(session) = self.open.get_mut(&socket)
+                && !answer(session)
+            {
+                // Closing it takes it out of the epoll set.
+                self.open.remove(&socket);
+            }
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self) -> Result<()> {
+        loop {
+            match self.listener.accept() {
+                Ok((session, _)) => {
+                    session.set_nonblocking(true)?;
+                    session.set_nodelay(true)?;
+                    self.watch(session.as_raw_fd())?;
+                    self.open.insert(session.as_raw_fd(), session);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                // The client gave up while it waited.
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
+                Err(error) => return Err(error).context("accept"),
+            }
+        }
+    }
+}
+
+/// Sends back what has come; `false`: the session is over.
+fn answer(session: &mut TcpStream) -> bool {
+    let mut buffer = [0; 4096];
+    match session.read(&mut buffer) {
+        Ok(0) => false,
+        // Records are small and answered one by one, so that the send buffer always has room.
+        Ok(length) => session.write_all(&buffer[..length]).is_ok(),
+        Err(error) => matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted),
+    }
+}
+
+fn epoll() -> Result<OwnedFd> {
+    // SAFETY: the call takes a number only.
+    let poll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+    if poll < 0 {
+        return Err(io::Error::last_os_error()).context("epoll_create1");
+    }
+    // SAFETY: it was just opened and belongs to nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(poll) })
+}
+
+/// One session, seen from the client.
+#[derive(Debug)]
+pub struct EchoSession {
+    stream: TcpStream,
+    number: u64,
+    round: u64,
+}
+
+impl EchoSession {
+    /// Connects from the network namespace of the calling thread, and makes sure that somebody answers.
+    ///
+    /// # Errors
+    /// When there is no connection, or no answer, within `limit` each.
+    pub fn open(server: SocketAddrV4, number: u64, limit: Duration) -> Result<Self> {
+        let stream =
+            TcpStream::connect_timeout(&server.into(), limit).with_context(|| format!("connect to {server}"))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(limit))?;
+        let mut session = Self { stream, number, round: 0 };
+        session.talk()?;
+        Ok(session)
+    }
+
+    /// The session's own port.
+    ///
+    /// # Errors
+    /// When the socket is broken.
+    pub fn port(&self) -> Result<u16> {
+        Ok(self.stream.local_addr()?.port())
+    }
+
+    /// Asks, without waiting for the answer.
+    ///
+    /// # Errors
+    /// When the session is over.
+    pub fn ask(&mut self) -> Result<()> {
+        self.round += 1;
+        Ok(self.stream.write_all(&self.record())?)
+    }
+
+    /// Waits for the answer, which must be the right one.
+    ///
+    /// # Errors
+    /// When it does not come in time, or the session is over.
+    pub fn hear(&mut self) -> Result<()> {
+        let mut record = [0; RECORD];
+        self.stream.read_exact(&mut record)?;
+        ensure!(record == self.record(), "session {} heard {record:?} in round {}", self.number, self.round);
+        Ok(())
+    }
+
+    /// Asks and waits for the answer.
+    ///
+    /// # Errors
+    /// As [`EchoSession::hear`].
+    pub fn talk(&mut self) -> Result<()> {
+        self.ask()?;
+        self.hear()
+    }
+
+    /// Waits up to `limit` for the other side to end the session; answers how it did.
+    ///
+    /// # Errors
+    /// When it did not, or sent something instead.
+    pub fn end(&mut self, limit: Duration) -> Result<ErrorKind> {
+        self.stream.set_read_timeout(Some(limit))?;
+        match self.stream.read(&mut [0; RECORD]) {
+            Ok(0) => Ok(ErrorKind::UnexpectedEof),
+            Ok(length) => bail!("{length} bytes instead of the end"),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => bail!("still open after {limit:?}"),
+            Err(error) => Ok(error.kind()),
+        }
+    }
+
+    fn record(&self) -> [u8; RECORD] {
+        let mut record = [0; RECORD];
+        record[..8].copy_from_slice(&self.number.to_be_bytes());
+        record[8..].copy_from_slice(&self.round.to_be_bytes());
+        record
+    }
+}
+
+/// Lets every session ask, then hear; answers the number of right answers, and the first error.
+pub fn talk_all(sessions: &mut [EchoSession]) -> (usize, Option<anyhow::Error>) {
+    let mut first = None;
+    let mut asked = vec![false; sessions.len()];
+    for (session, asked) in sessions.iter_mut().zip(&mut asked) {
+        match session.ask() {
+            Ok(()) => *asked = true,
+            Err(error) => first = first.or(Some(error)),
+        }
+    }
+    let mut right = 0;
+    for (session, _) in sessions.iter_mut().zip(asked).filter(|(_, asked)| *asked) {
+        match session.hear() {
+            Ok(()) => right += 1,
+            Err(error) => first = first.or(Some(error)),
+        }
+    }
+    (right, first)
+}
