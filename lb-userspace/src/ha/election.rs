@@ -20,7 +20,7 @@ use super::{
     gate::Gate,
     heartbeat::Heartbeat,
     leg::Leg,
-    witness::{self, Sight, Sync, Verdict},
+    witness::{self, Sight, SyncPath, Verdict},
 };
 
 /// Actions of one step, roughly: more would allocate.
@@ -313,7 +313,7 @@ impl Election {
     }
 
     fn sleeping_heartbeat(&self) -> Option<Instant> {
-        self.heartbeat.next().filter(|_| self.role == Role::Backup && self.heartbeat.sight() != Sync::Silent)
+        self.heartbeat.next().filter(|_| self.role == Role::Backup && self.heartbeat.sight() != SyncPath::Silent)
     }
 
     /// The longest delay of a tick that cannot do harm.
@@ -469,7 +469,7 @@ impl Election {
         if self.quiet_until.is_some_and(|until| until <= now) {
             self.quiet_until = None;
         }
-        let sync = if self.config.mode == Mode::Strict { Sync::Silent } else { self.heartbeat.sight() };
+        let sync = if self.config.mode == Mode::Strict { SyncPath::Silent } else { self.heartbeat.sight() };
         self.sights.clear();
         self.sights.extend(self.legs.iter().map(|leg| leg.sight(self.config.mode)));
         match witness::decide(self.config.mode, &self.sights, sync) {

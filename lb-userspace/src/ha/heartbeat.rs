@@ -2,7 +2,7 @@
 
 use std::{net::Ipv4Addr, time::Instant};
 
-use super::{HeartbeatTiming, witness::Sync};
+use super::{HeartbeatTiming, witness::SyncPath};
 
 /// What the peer says it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -79,10 +79,10 @@ impl Heartbeat {
         self.deadline
     }
 
-    pub(super) const fn sight(&self) -> Sync {
+    pub(super) const fn sight(&self) -> SyncPath {
         match self.last {
-            Some(beat) if !self.lost => Sync::Alive(beat.role),
-            _ => Sync::Silent,
+            Some(beat) if !self.lost => SyncPath::Alive(beat.role),
+            _ => SyncPath::Silent,
         }
     }
 

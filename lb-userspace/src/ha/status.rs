@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Alarm, Cause, Election, GateState, Role,
-    witness::{Sight, Sync},
+    witness::{Sight, SyncPath},
 };
 
 /// The state of the gate before preemption.
@@ -48,7 +48,7 @@ pub struct Status {
     /// Each transport.
     pub transports: Vec<TransportStatus>,
     /// The heartbeat; `None`: there is no sync path.
-    pub heartbeat: Option<Sync>,
+    pub heartbeat: Option<SyncPath>,
     /// The gate, if it is closed and counts.
     pub gate: Option<GateStatus>,
     /// What is broken.

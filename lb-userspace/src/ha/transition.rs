@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::vrrp::machine;
 
-use super::{Action, Alarm, Cause, Election, Mode, PeerRole, Role, election::Phase, witness::Sync};
+use super::{Action, Alarm, Cause, Election, Mode, PeerRole, Role, election::Phase, witness::SyncPath};
 
 impl Election {
     pub(super) fn start(&mut self, now: Instant) {
@@ -35,7 +35,7 @@ impl Election {
 
     pub(super) fn hand_over(&mut self, now: Instant) {
         // To nobody: the peer says that it must not.
-        let refused = matches!(self.heartbeat.sight(), Sync::Alive(PeerRole::Fault | PeerRole::Leaving));
+        let refused = matches!(self.heartbeat.sight(), SyncPath::Alive(PeerRole::Fault | PeerRole::Leaving));
         if self.phase == Phase::Running && self.role == Role::Active && !refused {
             self.step_down(Cause::HandOver, machine::Input::Resign, now);
             self.handed_over = true;

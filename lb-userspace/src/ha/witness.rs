@@ -20,7 +20,7 @@ pub enum Sight {
 
 /// What a Backup sees on the sync path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Sync {
+pub enum SyncPath {
     /// There is no heartbeat: none configured, none yet, or no more.
     Silent,
     /// The peer says what it is.
@@ -53,12 +53,12 @@ pub enum Verdict {
 
 /// The table.
 #[must_use]
-pub fn decide(mode: Mode, sights: &[Sight], sync: Sync) -> Verdict {
+pub fn decide(mode: Mode, sights: &[Sight], sync: SyncPath) -> Verdict {
     let any = |sight| sights.contains(&sight);
     let all = |sight| sights.iter().all(|other| *other == sight);
     if mode == Mode::Pair {
         // What it says of itself counts at once, wherever it is heard.
-        if matches!(sync, Sync::Alive(PeerRole::Fault | PeerRole::Leaving)) {
+        if matches!(sync, SyncPath::Alive(PeerRole::Fault | PeerRole::Leaving)) {
             return Verdict::Promote(Reason::PeerFault);
         }
         if any(Sight::Resigned) {
@@ -76,7 +76,7 @@ pub fn decide(mode: Mode, sights: &[Sight], sync: Sync) -> Verdict {
         // Preempting through a broken path would leave a peer that serves well for a director that hears badly.
         Mode::Pair if any(Sight::Outranked) => Verdict::Hold,
         Mode::Pair => match sync {
-            Sync::Alive(PeerRole::Active) => Verdict::Hold,
+            SyncPath::Alive(PeerRole::Active) => Verdict::Hold,
             _ => Verdict::Promote(Reason::Silence),
         },
     }
@@ -84,14 +84,14 @@ pub fn decide(mode: Mode, sights: &[Sight], sync: Sync) -> Verdict {
 
 #[cfg(test)]
 mod tests {
-    use super::Sync::Alive;
     use super::*;
     use Sight::{Heard, Outranked, Resigned, Silent};
+    use SyncPath::Alive;
 
-    const BACKUP: Sync = Alive(PeerRole::Backup);
-    const ACTIVE: Sync = Alive(PeerRole::Active);
-    const FAULT: Sync = Alive(PeerRole::Fault);
-    const LEAVING: Sync = Alive(PeerRole::Leaving);
+    const BACKUP: SyncPath = Alive(PeerRole::Backup);
+    const ACTIVE: SyncPath = Alive(PeerRole::Active);
+    const FAULT: SyncPath = Alive(PeerRole::Fault);
+    const LEAVING: SyncPath = Alive(PeerRole::Leaving);
 
     #[test]
     fn a_backup_of_a_pair_judges_by_all_witnesses() {
@@ -100,24 +100,24 @@ mod tests {
         let resigned = Verdict::Promote(Reason::Resigned);
         let fault = Verdict::Promote(Reason::PeerFault);
         for (name, ext, int, sync, verdict) in [
-            ("nobody anywhere", Silent, Silent, Sync::Silent, silence),
+            ("nobody anywhere", Silent, Silent, SyncPath::Silent, silence),
             ("multicast is filtered, the peer serves", Silent, Silent, ACTIVE, Verdict::Hold),
             ("the peer is there but nobody serves", Silent, Silent, BACKUP, silence),
-            ("one path of two, no heartbeat", Silent, Heard, Sync::Silent, Verdict::Hold),
-            ("the other path of two, no heartbeat", Heard, Silent, Sync::Silent, Verdict::Hold),
+            ("one path of two, no heartbeat", Silent, Heard, SyncPath::Silent, Verdict::Hold),
+            ("the other path of two, no heartbeat", Heard, Silent, SyncPath::Silent, Verdict::Hold),
             ("one path of two, the peer serves", Silent, Heard, ACTIVE, Verdict::Hold),
             ("all is well", Heard, Heard, ACTIVE, Verdict::Stay),
-            ("the sync path is lost", Heard, Heard, Sync::Silent, Verdict::Stay),
+            ("the sync path is lost", Heard, Heard, SyncPath::Silent, Verdict::Stay),
             ("the peer has just stepped down", Heard, Heard, BACKUP, Verdict::Stay),
             ("the peer is in Fault", Heard, Heard, FAULT, fault),
             ("the peer is in Fault and silent", Silent, Silent, FAULT, fault),
             ("the peer says goodbye", Heard, Silent, LEAVING, fault),
-            ("priority 0 everywhere", Resigned, Resigned, Sync::Silent, resigned),
+            ("priority 0 everywhere", Resigned, Resigned, SyncPath::Silent, resigned),
             ("priority 0, lost on one path", Resigned, Heard, ACTIVE, resigned),
-            ("priority 0 on the only path that lives", Silent, Resigned, Sync::Silent, resigned),
+            ("priority 0 on the only path that lives", Silent, Resigned, SyncPath::Silent, resigned),
             ("a peer of lower priority", Outranked, Outranked, ACTIVE, preempt),
             ("a peer of lower priority, one path to it broken", Outranked, Silent, ACTIVE, Verdict::Hold),
-            ("the same without heartbeat", Silent, Outranked, Sync::Silent, Verdict::Hold),
+            ("the same without heartbeat", Silent, Outranked, SyncPath::Silent, Verdict::Hold),
             ("a peer of lower priority, too early on one path", Outranked, Heard, ACTIVE, Verdict::Stay),
         ] {
             assert_eq!(decide(Mode::Pair, &[ext, int], sync), verdict, "{name}");
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn strict_mode_counts_adverts_only_and_takes_over_when_every_transport_would() {
         let silence = Verdict::Promote(Reason::Silence);
-        for sync in [Sync::Silent, ACTIVE, BACKUP, FAULT, LEAVING] {
+        for sync in [SyncPath::Silent, ACTIVE, BACKUP, FAULT, LEAVING] {
             for (name, ext, int, verdict) in [
                 ("nobody anywhere", Silent, Silent, silence),
                 ("one path of two", Silent, Heard, Verdict::Hold),
@@ -154,7 +154,7 @@ mod tests {
         for a in sights {
             for b in sights {
                 for c in sights {
-                    let verdict = decide(Mode::Pair, &[a, b, c], Sync::Silent);
+                    let verdict = decide(Mode::Pair, &[a, b, c], SyncPath::Silent);
                     let unanimous = [a, b, c].iter().all(|sight| *sight == a);
                     let promoted = matches!(verdict, Verdict::Promote(_));
                     let resigned = [a, b, c].contains(&Resigned);

@@ -1,0 +1,139 @@
+//! How roles change: in which order, for which reason, and what the neighbours are told.
+
+use super::*;
+
+#[test]
+fn taking_over_opens_the_gate_first_and_tells_the_neighbours_last() {
+    let mut rig = Rig::backup(config());
+    rig.wait(DOWN - Duration::from_micros(1));
+    assert_eq!((rig.role(), rig.actions()), (Role::Backup, vec![]));
+    rig.wait(Duration::from_micros(1));
+    let [ext, int] = adverts(101);
+    let expected = [OpenArpGate, AddVips, ext, int, GratuitousArp { repeat: 5 }, notify(Role::Active, Cause::Silence)];
+    assert_eq!(rig.actions(), expected);
+}
+
+#[test]
+fn a_start_removes_what_a_killed_agent_has_left() {
+    let mut rig = Rig::new(config());
+    assert_eq!(rig.election.poll_timeout(), None, "nothing happens before the start");
+    rig.give(Input::Start);
+    assert_eq!(rig.actions(), [CloseArpGate, RemoveVips, notify(Role::Backup, Cause::Start)]);
+    rig.give(Input::Start);
+    assert_eq!(rig.actions(), []);
+}
+
+#[test]
+fn giving_up_closes_the_gate_and_tells_the_peer_on_all_transports_in_the_same_tick() {
+    let [ext, int] = adverts(0);
+    for (input, cause) in [(Input::Stop, Cause::Stop), (Input::HandOver, Cause::HandOver)] {
+        let mut rig = Rig::active(config());
+        rig.give(input);
+        assert_eq!(rig.actions(), [CloseArpGate, ext, int, RemoveVips, notify(Role::Backup, cause)]);
+    }
+    let mut rig = Rig::active(config());
+    rig.link(INT, false);
+    let cause = Cause::LinkDown { transport: INT };
+    assert_eq!(rig.actions(), [CloseArpGate, ext, int, RemoveVips, notify(Role::Fault, cause)]);
+}
+
+#[test]
+fn a_better_router_on_one_transport_takes_all_vips_without_priority_0() {
+    for transport in [EXT, INT] {
+        let mut rig = Rig::active(config());
+        rig.hear(102, &[transport]);
+        let cause = Cause::Outranked { transport, by: PEER[transport], priority: 102 };
+        assert_eq!(rig.actions(), [CloseArpGate, RemoveVips, notify(Role::Backup, cause)]);
+    }
+}
+
+#[test]
+fn a_stopped_director_says_nothing_any_more() {
+    let mut rig = Rig::active(config());
+    rig.give(Input::Stop);
+    rig.actions();
+    rig.wait(ms(60_000));
+    rig.hear(0, &[EXT, INT]);
+    rig.link(EXT, false);
+    assert_eq!((rig.actions(), rig.election.poll_timeout()), (vec![], None));
+    assert_eq!(rig.election.beat().role, PeerRole::Leaving);
+}
+
+#[test]
+fn two_faults_need_two_cures() {
+    let mut rig = Rig::active(config());
+    rig.link(EXT, false);
+    rig.give(Input::Check { check: 1, ok: false });
+    rig.link(EXT, true);
+    assert_eq!(rig.role(), Role::Fault);
+    assert_eq!(rig.election.status(rig.now).faults, [Cause::CheckFailed { check: 1 }]);
+    assert_eq!(Cause::CheckFailed { check: 1 }.describe(&config()), "script ok.sh failed");
+    rig.give(Input::Check { check: 1, ok: true });
+    assert_eq!(rig.role(), Role::Backup);
+}
+
+#[test]
+fn a_director_that_starts_broken_never_takes_part() {
+    let mut rig = Rig::new(config());
+    rig.link(INT, false);
+    rig.give(Input::Start);
+    assert_eq!((rig.role(), rig.cause()), (Role::Fault, Cause::LinkDown { transport: INT }));
+    rig.wait(ms(60_000));
+    assert_eq!(rig.role(), Role::Fault);
+}
+
+#[test]
+fn the_winner_of_a_split_tells_the_neighbours_again() {
+    let mut rig = Rig::active(config());
+    rig.wait(ms(10_000));
+    rig.actions();
+    rig.hear(100, &[EXT]);
+    let burst = GratuitousArp { repeat: 5 };
+    let alarm = |raised| Action::Alarm { alarm: Alarm::TwoActives, raised };
+    let answer = Action::SendAdvert { transport: EXT, priority: 101 };
+    assert_eq!(rig.actions(), [burst, alarm(true), answer]);
+    rig.wait(ms(100));
+    rig.hear(100, &[EXT]);
+    rig.wait(ms(299));
+    assert!(!rig.actions().contains(&burst), "one burst while both are there");
+    rig.wait(ms(1));
+    let after: Vec<Action> = rig.actions();
+    assert!(after.contains(&burst) && after.contains(&alarm(false)), "{after:?}");
+    rig.wait(ms(5000));
+    assert!(rig.actions().contains(&burst));
+}
+
+#[test]
+fn gratuitous_arp_is_repeated_after_5_s_and_refreshed_every_minute() {
+    let mut rig = Rig::active(config());
+    let mut seen = Vec::new();
+    let start = rig.now;
+    for _ in 0..1300 {
+        rig.wait(ms(100));
+        let arp = rig.actions().into_iter().filter_map(|action| match action {
+            GratuitousArp { repeat } => Some(((rig.now - start).as_secs(), repeat)),
+            _ => None,
+        });
+        seen.extend(arp);
+    }
+    assert_eq!(seen, [(4, 5), (59, 1), (119, 1)]);
+}
+
+#[test]
+fn a_config_that_makes_no_sense_is_refused() {
+    let refused = |change: fn(&mut Config)| {
+        let mut config = with_heartbeat();
+        change(&mut config);
+        Election::new(config).err()
+    };
+    assert_eq!(refused(|_| {}), None);
+    assert_eq!(refused(|c| c.transports.clear()), Some(ConfigError::NoTransport));
+    assert_eq!(refused(|c| c.priority = 0), Some(ConfigError::PriorityZero));
+    assert_eq!(refused(|c| c.priority = 255), Some(ConfigError::OwnerInPair));
+    assert_eq!(refused(|c| c.transports[0].version = Version::V2), Some(ConfigError::Interval));
+    assert_eq!(refused(|c| c.heartbeat.as_mut().unwrap().lost_after = 0), Some(ConfigError::Heartbeat));
+    let owner = Config { mode: Mode::Strict, priority: 255, ..config() };
+    let mut rig = Rig::new(owner);
+    rig.give(Input::Start);
+    assert_eq!(rig.role(), Role::Active, "RFC 9568 §6.4.1: an owner does not wait");
+}

@@ -1,0 +1,600 @@
+//! The state machine against RFC 9568 §6.4 and RFC 3768 §6.4, row by row, and every MUST of RFC 9568 that applies to
+//! IPv4, each with a case in which it must not happen.
+//!
+//! Not here, because they are the host's: forwarding and accepting packets for the addresses (§6.4.2, §6.4.3), virtual
+//! MAC addresses (§7.2, §8.1.2). What is IPv6's does not apply.
+
+use std::{
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
+
+use lb_userspace::vrrp::{
+    Version,
+    interval::Interval,
+    machine::{Action, Config, Heard, Input, Machine, Preempt, Promotion, State, Want},
+    packet::{Auth, ChecksumKind, DecodeError, GROUP, Receiver, Sender, VirtualRouter},
+};
+
+const OURS: Ipv4Addr = Ipv4Addr::new(10, 80, 1, 100);
+const LOWER: Ipv4Addr = Ipv4Addr::new(10, 80, 1, 99);
+/// Greater only as an unsigned number: 10.80.1.100 < 10.80.1.200 < 200.0.0.1.
+const HIGHER: Ipv4Addr = Ipv4Addr::new(200, 0, 0, 1);
+
+const NEVER: Preempt = Preempt::Never;
+const AT_ONCE: Preempt = Preempt::After(Duration::ZERO);
+
+#[expect(clippy::disallowed_methods, reason = "an origin for times; no test waits")]
+fn origin() -> Instant {
+    Instant::now()
+}
+
+fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+fn centis(centis: u16) -> Interval {
+    Interval::new(Version::V3, centis).unwrap()
+}
+
+fn advert(priority: u8, source: Ipv4Addr, interval: u16) -> Input {
+    Input::Advert(Heard { source, priority, interval: centis(interval) })
+}
+
+/// A machine with a clock.
+struct Rig {
+    machine: Machine,
+    now: Instant,
+}
+
+impl Rig {
+    fn new(version: Version, priority: u8, preempt: Preempt, promotion: Promotion) -> Self {
+        let interval = Interval::SECOND;
+        let config = Config { version, priority, address: OURS, interval, preempt, promotion };
+        Self { machine: Machine::new(config), now: origin() }
+    }
+
+    /// In a state, with nothing left to do.
+    fn in_state(version: Version, priority: u8, preempt: Preempt, state: State) -> Self {
+        let mut rig = Self::new(version, priority, preempt, Promotion::Free);
+        if state != State::Initialize {
+            rig.give(Input::Startup);
+        }
+        if state == State::Active && rig.machine.state() == State::Backup {
+            rig.wait(rig.machine.down_interval());
+        }
+        assert_eq!(rig.machine.state(), state);
+        rig.actions();
+        rig
+    }
+
+    fn give(&mut self, input: Input) {
+        self.machine.handle(input, self.now);
+    }
+
+    fn wait(&mut self, time: Duration) {
+        self.now += time;
+        self.machine.handle_timeout(self.now);
+    }
+
+    fn actions(&mut self) -> Vec<Action> {
+        std::iter::from_fn(|| self.machine.poll_action()).collect()
+    }
+
+    fn timer(&self) -> Option<Duration> {
+        self.machine.poll_timeout().map(|due| due - self.now)
+    }
+}
+
+fn advertise(priority: u8) -> Action {
+    Action::Advertise { priority }
+}
+
+fn enter(state: State) -> Action {
+    Action::Enter(state)
+}
+
+/// What a machine of priority 100 and 1 s does 400 ms after it came into a state.
+struct Row {
+    rule: &'static str,
+    versions: &'static [Version],
+    preempt: Preempt,
+    before: State,
+    input: Input,
+    actions: Vec<Action>,
+    after: State,
+    /// The timer from the input on.
+    timer: Option<u64>,
+}
+
+const BOTH: &[Version] = &[Version::V2, Version::V3];
+const V2: &[Version] = &[Version::V2];
+const V3: &[Version] = &[Version::V3];
+
+/// Skew and down times of priority 100, in microseconds: 156/256 s, and 3 s more.
+const SKEW: u64 = 609_375;
+const DOWN: u64 = 3_000_000 + SKEW;
+/// The timer that runs on: set 400 ms before.
+const DOWN_LEFT: u64 = DOWN - 400_000;
+const ADVERT_LEFT: u64 = 600_000;
+const SECOND: u64 = 1_000_000;
+
+#[expect(clippy::too_many_lines, reason = "the RFC's table, one row after the other")]
+fn rows() -> Vec<Row> {
+    use State::{Active, Backup, Initialize};
+    let row = |rule, versions, preempt, before, input, actions, after, timer| Row {
+        rule,
+        versions,
+        preempt,
+        before,
+        input,
+        actions,
+        after,
+        timer,
+    };
+    let to_active = || vec![advertise(100), Action::Announce, enter(Active)];
+    vec![
+        // §6.4.1
+        row(
+            "Initialize, Startup: wait as Backup",
+            BOTH,
+            NEVER,
+            Initialize,
+            Input::Startup,
+            vec![enter(Backup)],
+            Backup,
+            Some(DOWN),
+        ),
+        row("Initialize hears nothing", BOTH, AT_ONCE, Initialize, advert(0, LOWER, 100), vec![], Initialize, None),
+        row("Initialize, Shutdown: nothing", BOTH, NEVER, Initialize, Input::Shutdown, vec![], Initialize, None),
+        // §6.4.2
+        row(
+            "Backup, Shutdown: without a word",
+            BOTH,
+            NEVER,
+            Backup,
+            Input::Shutdown,
+            vec![enter(Initialize)],
+            Initialize,
+            None,
+        ),
+        row("Backup, Startup: it has started", BOTH, NEVER, Backup, Input::Startup, vec![], Backup, Some(DOWN_LEFT)),
+        row("Backup, priority 0: skew time", BOTH, NEVER, Backup, advert(0, LOWER, 100), vec![], Backup, Some(SKEW)),
+        row(
+            "Backup that preempts, priority 0: skew time",
+            BOTH,
+            AT_ONCE,
+            Backup,
+            advert(0, HIGHER, 100),
+            vec![],
+            Backup,
+            Some(SKEW),
+        ),
+        row(
+            "Backup, greater priority: wait again",
+            BOTH,
+            AT_ONCE,
+            Backup,
+            advert(101, LOWER, 100),
+            vec![],
+            Backup,
+            Some(DOWN),
+        ),
+        row(
+            "Backup, equal priority: wait again, whatever the address",
+            BOTH,
+            AT_ONCE,
+            Backup,
+            advert(100, LOWER, 100),
+            vec![],
+            Backup,
+            Some(DOWN),
+        ),
+        row("Backup, an owner: wait again", BOTH, AT_ONCE, Backup, advert(255, LOWER, 100), vec![], Backup, Some(DOWN)),
+        row(
+            "Backup without preemption, lower priority: wait again",
+            BOTH,
+            NEVER,
+            Backup,
+            advert(99, HIGHER, 100),
+            vec![],
+            Backup,
+            Some(DOWN),
+        ),
+        row(
+            "Backup with preemption, lower priority: the timer runs on",
+            BOTH,
+            AT_ONCE,
+            Backup,
+            advert(99, HIGHER, 100),
+            vec![],
+            Backup,
+            Some(DOWN_LEFT),
+        ),
+        row(
+            "Backup with preemption delay, lower priority: wait again",
+            BOTH,
+            Preempt::After(ms(1)),
+            Backup,
+            advert(99, HIGHER, 100),
+            vec![],
+            Backup,
+            Some(DOWN),
+        ),
+        row(
+            "Backup of version 3 takes over the Active's interval",
+            V3,
+            NEVER,
+            Backup,
+            advert(101, LOWER, 10),
+            vec![],
+            Backup,
+            Some(300_000 + 60_937),
+        ),
+        row(
+            "Backup of version 3 takes over a longer interval, too",
+            V3,
+            NEVER,
+            Backup,
+            advert(101, LOWER, 1000),
+            vec![],
+            Backup,
+            Some(30_000_000 + 6_093_750),
+        ),
+        row(
+            "Backup of version 3 that preempts takes nothing over",
+            V3,
+            AT_ONCE,
+            Backup,
+            advert(99, LOWER, 10),
+            vec![],
+            Backup,
+            Some(DOWN_LEFT),
+        ),
+        row(
+            "Backup of version 2 keeps its own interval",
+            V2,
+            NEVER,
+            Backup,
+            advert(101, LOWER, 200),
+            vec![],
+            Backup,
+            Some(DOWN),
+        ),
+        row("Backup, the group takes over", BOTH, NEVER, Backup, Input::Promote, to_active(), Active, Some(SECOND)),
+        // §6.4.3
+        row(
+            "Active, Shutdown: priority 0",
+            BOTH,
+            NEVER,
+            Active,
+            Input::Shutdown,
+            vec![advertise(0), enter(Initialize)],
+            Initialize,
+            None,
+        ),
+        row(
+            "Active, priority 0: an advert, and the timer anew",
+            BOTH,
+            NEVER,
+            Active,
+            advert(0, HIGHER, 100),
+            vec![advertise(100)],
+            Active,
+            Some(SECOND),
+        ),
+        row(
+            "Active, greater priority: yield",
+            BOTH,
+            AT_ONCE,
+            Active,
+            advert(101, LOWER, 100),
+            vec![enter(Backup)],
+            Backup,
+            Some(DOWN),
+        ),
+        row(
+            "Active of version 3, greater priority: yield, with the winner's interval",
+            V3,
+            NEVER,
+            Active,
+            advert(101, LOWER, 10),
+            vec![enter(Backup)],
+            Backup,
+            Some(300_000 + 60_937),
+        ),
+        row(
+            "Active, equal priority, greater address: yield",
+            BOTH,
+            NEVER,
+            Active,
+            advert(100, HIGHER, 100),
+            vec![enter(Backup)],
+            Backup,
+            Some(DOWN),
+        ),
+        row(
+            "Active, equal priority, smaller address: assert",
+            BOTH,
+            NEVER,
+            Active,
+            advert(100, LOWER, 100),
+            vec![advertise(100)],
+            Active,
+            Some(ADVERT_LEFT),
+        ),
+        row(
+            "Active, equal priority, our own address: only a greater one wins",
+            BOTH,
+            NEVER,
+            Active,
+            advert(100, OURS, 100),
+            vec![advertise(100)],
+            Active,
+            Some(ADVERT_LEFT),
+        ),
+        row(
+            "Active, lower priority: assert, whatever the address",
+            BOTH,
+            NEVER,
+            Active,
+            advert(99, HIGHER, 100),
+            vec![advertise(100)],
+            Active,
+            Some(ADVERT_LEFT),
+        ),
+        row("Active, Startup: it has started", BOTH, NEVER, Active, Input::Startup, vec![], Active, {
+            Some(ADVERT_LEFT)
+        }),
+        row(
+            "Active, the group yields: without a word",
+            BOTH,
+            NEVER,
+            Active,
+            Input::Yield,
+            vec![enter(Backup)],
+            Backup,
+            Some(DOWN),
+        ),
+        row(
+            "Active, the group resigns: priority 0",
+            BOTH,
+            NEVER,
+            Active,
+            Input::Resign,
+            vec![advertise(0), enter(Backup)],
+            Backup,
+            Some(DOWN),
+        ),
+    ]
+}
+
+#[test]
+fn every_input_in_every_state_does_what_the_rfc_says() {
+    for row in rows() {
+        for version in row.versions {
+            let mut rig = Rig::in_state(*version, 100, row.preempt, row.before);
+            rig.wait(ms(400));
+            rig.give(row.input);
+            let name = format!("{} ({version:?})", row.rule);
+            assert_eq!(rig.actions(), row.actions, "{name}: actions");
+            assert_eq!(rig.machine.state(), row.after, "{name}: state");
+            assert_eq!(rig.timer().map(|left| left.as_micros() as u64), row.timer, "{name}: timer");
+        }
+    }
+}
+
+#[test]
+fn a_backup_takes_over_when_its_timer_fires_and_not_a_moment_sooner() {
+    for version in [Version::V2, Version::V3] {
+        let mut rig = Rig::in_state(version, 100, NEVER, State::Backup);
+        rig.wait(Duration::from_micros(DOWN - 1));
+        assert_eq!((rig.actions(), rig.machine.state()), (vec![], State::Backup));
+        rig.wait(Duration::from_micros(1));
+        assert_eq!(rig.actions(), [advertise(100), Action::Announce, enter(State::Active)]);
+        assert_eq!(rig.timer(), Some(Duration::from_secs(1)));
+    }
+}
+
+#[test]
+fn an_active_sends_an_advert_every_interval_and_none_between() {
+    for version in [Version::V2, Version::V3] {
+        let mut rig = Rig::in_state(version, 100, NEVER, State::Active);
+        for _ in 0..3 {
+            rig.wait(ms(999));
+            assert_eq!(rig.actions(), []);
+            rig.wait(ms(1));
+            assert_eq!(rig.actions(), [advertise(100)]);
+        }
+    }
+}
+
+#[test]
+fn an_owner_starts_as_active_and_everybody_else_as_backup() {
+    for version in [Version::V2, Version::V3] {
+        for (priority, state) in [(255, State::Active), (254, State::Backup), (1, State::Backup)] {
+            let mut rig = Rig::new(version, priority, NEVER, Promotion::Free);
+            rig.give(Input::Startup);
+            assert_eq!(rig.machine.state(), state, "{priority}");
+            let actions = rig.actions();
+            let active = vec![advertise(255), Action::Announce, enter(State::Active)];
+            assert_eq!(actions, if priority == 255 { active } else { vec![enter(State::Backup)] });
+        }
+    }
+}
+
+#[test]
+fn an_owner_preempts_even_if_preemption_is_off() {
+    let mut rig = Rig::in_state(Version::V3, 255, NEVER, State::Active);
+    rig.give(advert(255, HIGHER, 100));
+    assert_eq!(rig.machine.state(), State::Backup, "two owners: the greater address wins");
+    rig.give(advert(254, HIGHER, 100));
+    rig.wait(rig.machine.down_interval());
+    assert_eq!(rig.machine.state(), State::Active);
+}
+
+#[test]
+fn after_priority_0_the_skew_decides_who_is_first() {
+    let fires = |priority: u8| {
+        let mut rig = Rig::in_state(Version::V3, priority, NEVER, State::Backup);
+        rig.give(advert(0, LOWER, 100));
+        rig.timer().unwrap()
+    };
+    assert!(fires(254) < fires(253) && fires(253) < fires(1));
+    assert_eq!(fires(254), Duration::from_micros(7812) + Duration::from_nanos(500));
+    // Another Backup was faster: its adverts end the wait.
+    let mut rig = Rig::in_state(Version::V3, 100, NEVER, State::Backup);
+    rig.give(advert(0, LOWER, 100));
+    rig.give(advert(99, LOWER, 100));
+    assert_eq!(rig.timer(), Some(Duration::from_micros(DOWN)));
+}
+
+#[test]
+fn preemption_takes_the_down_interval_after_its_delay() {
+    let mut rig = Rig::in_state(Version::V3, 100, Preempt::After(ms(5000)), State::Backup);
+    let mut waited = Duration::ZERO;
+    while rig.machine.state() == State::Backup && waited < ms(60_000) {
+        rig.give(advert(99, LOWER, 100));
+        rig.wait(ms(500));
+        waited += ms(500);
+    }
+    // Adverts count up to the one at 4.5 s; then the timer runs out.
+    assert_eq!(waited, ms(4500) + ms(4000));
+    // One of greater priority begins the delay anew.
+    let mut rig = Rig::in_state(Version::V3, 100, Preempt::After(ms(5000)), State::Backup);
+    for second in 0..60 {
+        rig.give(advert(if second % 4 == 0 { 101 } else { 99 }, LOWER, 100));
+        rig.wait(ms(1000));
+    }
+    assert_eq!(rig.machine.state(), State::Backup);
+}
+
+#[test]
+fn without_preemption_an_active_of_lower_priority_stays() {
+    let mut rig = Rig::in_state(Version::V3, 254, NEVER, State::Backup);
+    for _ in 0..100 {
+        rig.give(advert(1, LOWER, 100));
+        rig.wait(ms(1000));
+    }
+    assert_eq!(rig.machine.state(), State::Backup);
+    rig.wait(rig.machine.down_interval());
+    assert_eq!(rig.machine.state(), State::Active, "it is gone");
+}
+
+#[test]
+fn losing_adverts_are_answered_each_but_not_as_a_storm() {
+    let mut rig = Rig::in_state(Version::V3, 100, NEVER, State::Active);
+    let mut answers = 0;
+    for _ in 0..1000 {
+        rig.give(advert(99, LOWER, 1));
+        answers += rig.actions().len();
+    }
+    assert_eq!(answers, 1);
+    rig.wait(ms(125));
+    rig.give(advert(99, LOWER, 1));
+    assert_eq!(rig.actions(), [advertise(100)]);
+}
+
+#[test]
+fn a_machine_of_a_group_wants_and_waits() {
+    for (input, wait, want) in [
+        (None, DOWN, Want::Silence),
+        (Some(advert(0, LOWER, 100)), SKEW, Want::Resigned),
+        (Some(advert(99, LOWER, 100)), DOWN, Want::Preempt),
+    ] {
+        let mut rig = Rig::new(Version::V3, 100, AT_ONCE, Promotion::Held);
+        rig.give(Input::Startup);
+        rig.actions();
+        rig.wait(ms(1));
+        input.into_iter().for_each(|input| rig.give(input));
+        let wait = if want == Want::Resigned { wait } else { wait - 1000 };
+        rig.wait(Duration::from_micros(wait - 1));
+        assert_eq!(rig.machine.wants(), None);
+        rig.wait(Duration::from_micros(1));
+        assert_eq!((rig.machine.wants(), rig.machine.state(), rig.actions()), (Some(want), State::Backup, vec![]));
+        assert_eq!(rig.timer(), None, "it has said so once");
+        // Somebody is there after all.
+        rig.give(advert(100, LOWER, 100));
+        assert_eq!((rig.machine.wants(), rig.timer()), (None, Some(Duration::from_micros(DOWN))));
+        rig.give(Input::Promote);
+        assert_eq!(rig.machine.state(), State::Active);
+    }
+}
+
+#[test]
+fn a_group_can_forbid_preemption_at_any_time() {
+    let mut rig = Rig::new(Version::V3, 100, AT_ONCE, Promotion::Held);
+    rig.give(Input::Startup);
+    for _ in 0..4 {
+        rig.wait(ms(900));
+        rig.give(advert(99, LOWER, 100));
+    }
+    rig.wait(ms(10));
+    assert_eq!(rig.machine.wants(), Some(Want::Preempt));
+    rig.machine.allow_preempt(false);
+    assert_eq!(rig.machine.wants(), None);
+    rig.give(advert(99, LOWER, 100));
+    assert_eq!(rig.timer(), Some(Duration::from_micros(DOWN)), "it listens again");
+    // An owner in a group waits for the group, too.
+    let mut rig = Rig::new(Version::V3, 255, AT_ONCE, Promotion::Held);
+    rig.give(Input::Startup);
+    assert_eq!((rig.machine.state(), rig.machine.wants()), (State::Backup, Some(Want::Owner)));
+}
+
+fn router() -> VirtualRouter {
+    VirtualRouter {
+        version: Version::V3,
+        vrid: 52,
+        auth: Auth::None,
+        interval: centis(10),
+        addresses: vec![Ipv4Addr::new(10, 80, 1, 243)],
+        checksum: ChecksumKind::Message,
+    }
+}
+
+/// RFC 9568's MUSTs about received packets: a packet that complies, and the smallest change that does not.
+#[test]
+fn received_packets_must_comply() {
+    let receiver = Receiver { router: router(), address: OURS, owner: false, accept_owner: true, peers: Vec::new() };
+    let sender = Sender { router: router(), source: LOWER, peer: None };
+    let good = sender.encode(100);
+    assert!(receiver.decode(&good).is_ok());
+    // (rule, byte of the packet, value, what becomes of it)
+    for (rule, at, value, expected) in [
+        ("§5.1.1.3: discard if the TTL is not 255", 8, 254, Err(DecodeError::Ttl)),
+        ("§5.2.2, §7.1: discard an unknown type", 20, 0x32, Err(DecodeError::Type)),
+        ("§5.2.5, erratum 8299: ignore a count of 0", 23, 0, Err(DecodeError::AddressCount)),
+        ("§5.2.6: ignore the reserved bits", 24, 0xf0, Ok(())),
+        ("§7.1: the version is 3", 20, 0x21, Err(DecodeError::Version)),
+        ("§7.1: the packet is complete", 23, 2, Err(DecodeError::Length)),
+        ("§7.1: the VRID is configured", 21, 51, Err(DecodeError::Vrid)),
+        ("§7.1, erratum 8301: the interval is not 0", 25, 0, Err(DecodeError::Interval)),
+    ] {
+        let mut packet = good.clone();
+        packet[at] = value;
+        let words = |bytes: &[u8]| -> u32 { bytes.chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w[1])).sum() };
+        packet[26..28].fill(0);
+        let sum = words(&packet[20..]);
+        let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+        packet[26..28].copy_from_slice(&sum.to_be_bytes());
+        assert_eq!(receiver.decode(&packet).map(|_| ()), expected, "{rule}");
+    }
+    let mut packet = good;
+    packet[22] ^= 1;
+    assert_eq!(receiver.decode(&packet), Err(DecodeError::Checksum), "§5.2.8, §7.1: verify the checksum");
+}
+
+/// RFC 9568's MUSTs about sent packets.
+#[test]
+fn sent_packets_comply() {
+    for (peer, destination) in [(None, GROUP), (Some(LOWER), LOWER)] {
+        let packet = Sender { router: router(), source: OURS, peer }.encode(101);
+        assert_eq!(packet[8], 255, "§5.1.1.3: the TTL is 255");
+        assert_eq!(packet[9], 112, "§7.2: the protocol is VRRP");
+        assert_eq!(packet[12..16], OURS.octets(), "§7.2: the source is the primary address");
+        assert_eq!(packet[16..20], destination.octets(), "§7.2: the destination is the group");
+        assert_eq!(packet[20..24], [0x31, 52, 101, 1], "§7.2: version, type, VRID, priority, count");
+        assert_eq!(packet[24] >> 4, 0, "§5.2.6: the reserved bits are zero");
+        assert_eq!(u16::from_be_bytes([packet[24], packet[25]]), 10, "§5.2.7: the interval in centiseconds");
+    }
+}
