@@ -7,6 +7,7 @@
 use crate::{
     addr::{Ipv4, MacPair},
     layout::{byte_enum, map_type},
+    word,
 };
 
 byte_enum! {
@@ -40,8 +41,11 @@ byte_enum! {
 }
 
 /// A 5-tuple as a packet carries it. Ports in host order.
+///
+/// Aligned, so that the packet path can write it as two whole words: the kernel reads a key back at once, in words of
+/// its own, and a processor waits with such a load if a smaller store still holds a part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct FlowKey {
     /// Source address.
     pub src: Ipv4,
@@ -69,6 +73,15 @@ impl FlowKey {
         Self { src, dst, sport, dport, proto: Proto::Tcp, reserved0: 0, reserved1: 0 }
     }
 
+    /// A TCP flow from both addresses as they follow each other in a packet, and the ports in host order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_packet(addrs: u64, sport: u16, dport: u16) -> Self {
+        let words = [addrs, word::pair32(word::pair16(sport, dport), PROTO_TCP)];
+        // SAFETY: the same 16 bytes, field by field; the byte of the protocol is that of `Proto::Tcp`.
+        unsafe { core::mem::transmute::<[u64; 2], Self>(words) }
+    }
+
     /// The key of the packets that answer this flow untranslated.
     #[inline(always)]
     #[must_use]
@@ -76,6 +89,9 @@ impl FlowKey {
         Self { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport, ..*self }
     }
 }
+
+/// The protocol's byte and the reserved ones behind it, as they lie in a [`FlowKey`].
+const PROTO_TCP: u32 = u32::from_ne_bytes([Proto::Tcp as u8, 0, 0, 0]);
 
 /// One direction of a conn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,6 +178,12 @@ mod tests {
         let error = FlowKey::decode(&bytes).unwrap_err();
         assert_eq!((error.offset, error.found), (12, 99));
         assert!(FlowKey::decode(&bytes[..15]).is_err());
+    }
+
+    #[test]
+    fn a_key_from_a_packet_is_the_one_from_its_fields() {
+        let addrs = word::pair32(CLIENT.word(), VIP.word());
+        assert_eq!(FlowKey::from_packet(addrs, 40000, 3306), FlowKey::tcp(CLIENT, 40000, VIP, 3306));
     }
 
     #[test]

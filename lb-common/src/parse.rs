@@ -9,7 +9,6 @@ use core::mem::offset_of;
 use network_types::{arp::ArpHdr, eth::EthHdr, ip::Ipv4Hdr, tcp::TcpHdr, vlan::VlanHdr};
 
 use crate::{
-    addr::Ipv4,
     conn::{FlowKey, Proto},
     icmp::{self, IcmpError},
     word,
@@ -78,16 +77,10 @@ impl Tcp {
     /// The packet's own 5-tuple.
     #[inline(always)]
     #[must_use]
-    pub const fn key(&self) -> FlowKey {
-        FlowKey {
-            src: Ipv4::from_word(self.src),
-            dst: Ipv4::from_word(self.dst),
-            sport: u16::from_be(self.sport),
-            dport: u16::from_be(self.dport),
-            proto: Proto::Tcp,
-            reserved0: 0,
-            reserved1: 0,
-        }
+    pub fn key(&self) -> FlowKey {
+        // SAFETY: `parse` checked the whole IPv4 header, where the addresses follow each other.
+        let addrs = unsafe { word::load(self.ip.add(offset_of!(Ipv4Hdr, src_addr))) };
+        FlowKey::from_packet(addrs, u16::from_be(self.sport), u16::from_be(self.dport))
     }
 
     /// The sequence number, host order.
@@ -259,7 +252,7 @@ const TCP_FLAGS: usize = TCP_OFFSET + 1;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tcp::flag;
+    use crate::{addr::Ipv4, tcp::flag};
     use proptest::prelude::*;
     use std::vec::Vec;
 

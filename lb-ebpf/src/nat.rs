@@ -57,10 +57,9 @@ pub(crate) fn rewrite(packet: &Tcp, conn: &Conn) {
         let tail = packet.ip.add(offset_of!(Ipv4Hdr, ttl));
         word::store(tail, plan.ip.ttl_proto);
         word::store(tail.add(2), plan.ip.check);
-        word::store(tail.add(4), plan.ip.src);
-        word::store(tail.add(8), plan.ip.dst);
-        word::store(packet.tcp.add(offset_of!(TcpHdr, source)), plan.tcp_ports[0]);
-        word::store(packet.tcp.add(offset_of!(TcpHdr, dest)), plan.tcp_ports[1]);
+        word::store(tail.add(4), word::pair32(plan.ip.src, plan.ip.dst));
+        let [sport, dport] = plan.tcp_ports;
+        word::store(packet.tcp.add(offset_of!(TcpHdr, source)), word::pair16(sport, dport));
         word::store(check_at, check);
     }
 }

@@ -12,13 +12,14 @@ use std::{
 use anyhow::{Context, Result, bail};
 use aya::{
     Ebpf, EbpfLoader, TestRun, TestRunOptions,
-    maps::{Map, RingBuf},
+    maps::{Array, Map, RingBuf},
     programs::{Program, SchedClassifier, Xdp, xdp::XdpMode},
 };
 use lb_common::{
     abi::{self, map},
     control::Control,
     counter::Counter,
+    link::Link,
 };
 use lb_userspace::datapath::{TableSizes, Tables};
 
@@ -26,7 +27,7 @@ use super::{
     Hook,
     chain::HOP_GEN,
     frame::LEN,
-    sandbox::{PORT, Sandbox},
+    sandbox::{NEIGHBOUR_MAC, PORT, PORT_MAC, Sandbox},
 };
 
 /// Runs per call: as many as the TTL allows a packet that starts with the highest.
@@ -199,6 +200,10 @@ impl World {
         let mut control = Control { hop_gen: HOP_GEN, syn_recv_jiffies: u32::MAX, ..Control::default() };
         admit(&mut control);
         tables.control.set(0, &control)?;
+        let links = programs.ebpf.map_mut(map::LINKS).context("no map of links")?;
+        // Every run but the first finds the address of the next hop where its own should be: the port takes both.
+        let link = Link { ifindex: PORT, own: PORT_MAC, other: NEIGHBOUR_MAC };
+        Array::try_from(links)?.set(Link::slot(PORT), link, 0).context("write the link")?;
         let events = programs.ebpf.take_map(map::EVENTS).context("no map of events")?;
         let events = std::cell::RefCell::new(RingBuf::try_from(events).context("the ring of events")?);
         let Some(Map::HashMap(conns)) = programs.ebpf.map(map::CONNS) else { bail!("no map of conns") };
