@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 
 use lb_tests::checks::{Setting, exact_shares};
-use lb_tests::lab::{Director, Lab, LabOptions, LinkFacts, Offload};
+use lb_tests::lab::{Director, Lab, LabOptions, LinkFacts, Offload, binary};
 
 /// A lab without servers: the agent does not get that far.
 fn lab() -> Lab {
@@ -215,4 +216,60 @@ fn other_socket(d1: &Director) -> String {
 /// Pins that are not those of the director's agent, and go with the lab.
 fn other_pins(d1: &Director) -> String {
     d1.pin_directory().join("other").display().to_string()
+}
+
+/// Commands of bpf(2), `enum bpf_cmd` of `linux/bpf.h`.
+const BPF_MAP_CREATE: u32 = 0;
+const BPF_PROG_LOAD: u32 = 5;
+const BPF_LINK_CREATE: u32 = 28;
+
+/// Makes the kernel refuse these commands of bpf(2) to the command and its children, as one built without them does:
+/// a seccomp filter (`Documentation/userspace-api/seccomp_filter.rst`) answers with `errno`.
+fn without(command: &mut Command, commands: &[u32], errno: i32) {
+    const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let count = commands.len() as u8;
+    // The number of the call, then the low word of its first argument, in `struct seccomp_data`.
+    let mut filter = vec![step(LOAD, 0, 0, 0), step(EQUAL, 0, count + 1, libc::SYS_bpf as u32), step(LOAD, 0, 0, 16)];
+    filter.extend((0..count).zip(commands).map(|(at, &cmd)| step(EQUAL, count - at, 0, cmd)));
+    filter.push(step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW));
+    filter.push(step(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | errno as u32));
+    let install = move || {
+        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+        // SAFETY: the program is valid for the call, which copies it; nothing is allocated between fork and exec.
+        let refused = unsafe {
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+                | libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
+        };
+        if refused == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    };
+    // SAFETY: `install` makes two system calls.
+    unsafe { command.pre_exec(install) };
+}
+
+#[test]
+fn a_kernel_without_a_feature_is_refused_and_nothing_stays() {
+    let lab = lab();
+    let d1 = lab.d1();
+    let config = config(&lab, "xdp", |text| text);
+    for (what, commands, errno, words) in [
+        ("bpf(2)", &[BPF_MAP_CREATE, BPF_PROG_LOAD, BPF_LINK_CREATE][..], libc::ENOSYS, &["bpf(2)", "6.6"][..]),
+        ("programs of these types", &[BPF_PROG_LOAD], libc::EINVAL, &["load the program"]),
+        ("BPF links at these hooks", &[BPF_LINK_CREATE], libc::EINVAL, &["ext0", "attach"]),
+    ] {
+        let mut command = d1.host().command("timeout").unwrap();
+        command.args(["-k", "2", "10"]).arg(binary("lb-agent").unwrap()).args(["run", "--config"]).arg(&config);
+        without(&mut command, commands, errno);
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        println!("without {what}:\n{said}");
+        assert_eq!(output.status.code(), Some(1), "without {what}: {said}");
+        for word in words {
+            assert!(said.to_lowercase().contains(word), "without {what}: `{word}` is not in:\n{said}");
+        }
+        assert!(!said.contains("panicked"), "{said}");
+        assert!(is_clean(d1), "without {what}, something stays after:\n{said}");
+    }
 }
