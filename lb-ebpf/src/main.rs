@@ -142,40 +142,47 @@ pub fn lb_tc(ctx: TcContext) -> i32 {
     }
 }
 
-// Each part of the path but the straight way is a function of its own, called one after the other, because together they would need more than
-// the 512 bytes of stack that a program has.
+// Each part of the path but the straight way is a function of its own, called one after the other, because together they
+// would need more than the 512 bytes of stack that a program has. A function that keeps its name is a global one to the
+// verifier: it is looked at once, with any packet, instead of once for every way that leads to it.
 
 #[inline(never)]
-fn xdp_tcp(ctx: *mut xdp_md) -> u32 {
+#[unsafe(no_mangle)]
+extern "C" fn xdp_tcp(ctx: *mut xdp_md) -> u32 {
     let hook = Xdp::new(ctx);
     act(&hook, datapath::run(&hook))
 }
 
 #[inline(never)]
-fn xdp_icmp(ctx: *mut xdp_md) -> u32 {
+#[unsafe(no_mangle)]
+extern "C" fn xdp_icmp(ctx: *mut xdp_md) -> u32 {
     let hook = Xdp::new(ctx);
     act(&hook, icmp::run(&hook))
 }
 
 #[inline(never)]
-fn xdp_reset(ctx: *mut xdp_md) -> u32 {
+#[unsafe(no_mangle)]
+extern "C" fn xdp_reset(ctx: *mut xdp_md) -> u32 {
     reset::run(&Xdp::new(ctx))
 }
 
 #[inline(never)]
-fn tc_tcp(skb: *mut __sk_buff) -> i32 {
+#[unsafe(no_mangle)]
+extern "C" fn tc_tcp(skb: *mut __sk_buff) -> i32 {
     let hook = Tc::new(skb);
     act(&hook, datapath::run(&hook))
 }
 
 #[inline(never)]
-fn tc_icmp(skb: *mut __sk_buff) -> i32 {
+#[unsafe(no_mangle)]
+extern "C" fn tc_icmp(skb: *mut __sk_buff) -> i32 {
     let hook = Tc::new(skb);
     act(&hook, icmp::run(&hook))
 }
 
 #[inline(never)]
-fn tc_reset(skb: *mut __sk_buff) -> i32 {
+#[unsafe(no_mangle)]
+extern "C" fn tc_reset(skb: *mut __sk_buff) -> i32 {
     reset::run(&Tc::new(skb))
 }
 
