@@ -43,7 +43,7 @@ pub enum Parsed {
 }
 
 /// The headers of a TCP segment. The pointers are valid as long as the frame's bounds are.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tcp {
     /// The Ethernet header.
     pub eth: *mut u8,
@@ -115,6 +115,67 @@ impl Tcp {
         // SAFETY: `parse` checked the whole IPv4 header.
         unsafe { word::load(self.ip.add(offset_of!(Ipv4Hdr, ttl))) }
     }
+}
+
+/// Finds the headers of a frame of the one shape that nearly all have: Ethernet without tags, IPv4 without options and
+/// not fragmented, TCP. `None` tells only that this frame is of another shape, or broken: [`parse`] knows.
+///
+/// All offsets are constants, and one comparison checks all bounds.
+///
+/// # Safety
+///
+/// As for [`parse`].
+#[inline(always)]
+#[must_use]
+pub unsafe fn parse_plain(start: usize, end: usize) -> Option<Tcp> {
+    const IP: usize = EthHdr::LEN;
+    const TCP: usize = IP + Ipv4Hdr::LEN;
+    if start + TCP + TcpHdr::LEN > end {
+        return None;
+    }
+    let eth = start as *mut u8;
+    // SAFETY: the fixed parts of all three headers were checked.
+    let (ip, tcp) = unsafe { (eth.add(IP), eth.add(TCP)) };
+    // SAFETY: as above.
+    let (ether_type, vihl, proto, frags, ip_len, offset): (u16, u8, u8, u16, u16, u8) = unsafe {
+        (
+            word::load(eth.add(offset_of!(EthHdr, ether_type))),
+            word::load(ip),
+            word::load(ip.add(offset_of!(Ipv4Hdr, proto))),
+            word::load(ip.add(offset_of!(Ipv4Hdr, frags))),
+            u16::from_be(word::load(ip.add(offset_of!(Ipv4Hdr, tot_len)))),
+            word::load(tcp.add(TCP_OFFSET)),
+        )
+    };
+    if ether_type != ETH_P_IP || vihl != PLAIN_IPV4 || proto != Proto::Tcp as u8 || frags & (IP_MF | IP_OFFSET) != 0 {
+        return None;
+    }
+    let (tcp_len, payload) = tcp_lengths(ip_len, Ipv4Hdr::LEN as u32, offset)?;
+    // SAFETY: as above.
+    let (src, dst, sport, dport, flags) = unsafe {
+        (
+            word::load(ip.add(offset_of!(Ipv4Hdr, src_addr))),
+            word::load(ip.add(offset_of!(Ipv4Hdr, dst_addr))),
+            word::load(tcp.add(offset_of!(TcpHdr, source))),
+            word::load(tcp.add(offset_of!(TcpHdr, dest))),
+            word::load(tcp.add(TCP_FLAGS)),
+        )
+    };
+    Some(Tcp { eth, ip, tcp, src, dst, sport, dport, flags, fragment: false, tags: 0, ip_len, tcp_len, payload })
+}
+
+/// Version 4, no options.
+const PLAIN_IPV4: u8 = 0x45;
+
+/// The lengths of the segment and of its payload; `None` if the headers' lengths contradict each other.
+#[inline(always)]
+fn tcp_lengths(ip_len: u16, ihl: u32, offset: u8) -> Option<(u16, u16)> {
+    let header = u32::from(offset >> 4) * 4;
+    let tcp_len = u32::from(ip_len).wrapping_sub(ihl);
+    if header < TcpHdr::LEN as u32 || tcp_len > 0xffff || header > tcp_len {
+        return None;
+    }
+    Some((tcp_len as u16, (tcp_len - header) as u16))
 }
 
 /// Finds the headers of the frame that lies in `start..end`.
@@ -202,11 +263,7 @@ unsafe fn ipv4(eth: *mut u8, tags: u8, end: usize) -> Parsed {
             word::load(tcp.add(TCP_FLAGS)),
         )
     };
-    let header = u32::from(offset >> 4) * 4;
-    let tcp_len = u32::from(ip_len).wrapping_sub(ihl as u32);
-    if header < TcpHdr::LEN as u32 || tcp_len > 0xffff || header > tcp_len {
-        return Parsed::Malformed;
-    }
+    let Some((tcp_len, payload)) = tcp_lengths(ip_len, ihl as u32, offset) else { return Parsed::Malformed };
     Parsed::Tcp(Tcp {
         eth,
         ip,
@@ -219,8 +276,8 @@ unsafe fn ipv4(eth: *mut u8, tags: u8, end: usize) -> Parsed {
         fragment: frags & IP_MF != 0,
         tags,
         ip_len,
-        tcp_len: tcp_len as u16,
-        payload: (tcp_len - header) as u16,
+        tcp_len,
+        payload,
     })
 }
 
@@ -335,6 +392,26 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_plain_frame_is_what_the_whole_parser_finds_without_tags_options_and_fragments(
+            tags in 0_usize..2,
+            options in prop::sample::select(std::vec![0_usize, 4]),
+            changes in prop::collection::vec((12_usize..54, any::<u8>()), 0..3),
+            cut in 0_usize..80,
+        ) {
+            let mut f = frame(tags, options);
+            changes.into_iter().for_each(|(at, byte)| f[at] = byte);
+            f.truncate(cut.max(30));
+            let start = f.as_ptr() as usize;
+            // SAFETY: the bounds are those of the vector.
+            let plain = unsafe { parse_plain(start, start + f.len()) };
+            let whole = match run(&f) {
+                Parsed::Tcp(p) if p.tags == 0 && !p.fragment && p.tcp as usize - p.ip as usize == 20 => Some(p),
+                _ => None,
+            };
+            prop_assert_eq!(plain, whole);
+        }
+
         #[test]
         fn no_frame_is_read_past_its_end(mut f in prop::collection::vec(any::<u8>(), 0..120), like_ip: bool) {
             if like_ip && f.len() > 24 {

@@ -1,5 +1,4 @@
-//! A packet whose conn is known: record it, rewrite it, send it on. On a hit this is all there is to do, and it asks
-//! neither the routing table nor a clock.
+//! A packet whose conn is known: record it, rewrite it, send it on.
 
 use lb_common::{
     conn::{Conn, Direction},
@@ -16,12 +15,18 @@ use crate::{Verdict, clock, count, hook::Hook, hop, nat};
 #[inline(always)]
 pub(crate) fn packet<H: Hook>(hook: &H, packet: &Tcp, control: &Control, conn: &mut Conn) -> Result<Verdict, Verdict> {
     let hop = hop::ensure(hook, conn, control.hop_gen)?;
+    translate(hook, packet, conn)?;
+    Ok(hop.verdict())
+}
+
+/// Records the packet in its entry, whose next hop is current, and rewrites it.
+#[inline(always)]
+pub(crate) fn translate<H: Hook>(hook: &H, packet: &Tcp, conn: &mut Conn) -> Result<(), Verdict> {
     touch(packet, conn);
     count::traffic(conn.backend, conn.dir, packet.ip_len);
     // Look up first, rewrite last: from here on the packet is fully translated or dropped.
     hook.rewrite(packet, conn).map_err(Verdict::Drop)?;
-    hook.readdress(packet.eth, packet.tags, conn).map_err(Verdict::Drop)?;
-    Ok(hop.verdict())
+    hook.readdress(packet.eth, packet.tags, conn).map_err(Verdict::Drop)
 }
 
 /// Ends packets that must not, or cannot at this hook, be translated. Comes before everything that changes a conn.

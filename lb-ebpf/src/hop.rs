@@ -40,10 +40,16 @@ impl Hop {
     }
 }
 
+/// The entry's next hop is of generation `hop_gen`.
+#[inline(always)]
+pub(crate) fn is_current(conn: &Conn, hop_gen: u32) -> bool {
+    conn.hop_gen == hop_gen
+}
+
 /// Makes sure that the entry's next hop is of generation `hop_gen`.
 #[inline(always)]
 pub(crate) fn ensure<H: Hook>(hook: &H, conn: &mut Conn, hop_gen: u32) -> Result<Hop, Verdict> {
-    if conn.hop_gen == hop_gen {
+    if is_current(conn, hop_gen) {
         return Ok(Hop { ifindex: conn.ifindex, gateway: 0 });
     }
     resolve(hook, conn, hop_gen)

@@ -1,6 +1,7 @@
 //! The entry points, and the one place where a verdict becomes an action of the hook.
 //!
-//! The way of a packet: hook (here) → `datapath` → (`opening`, `closing`) → `forward` → `hop` → `nat` → verdict (here).
+//! The way of a packet: hook (here) → `straight`, where nearly all end. The others:
+//! hook (here) → `datapath` → (`opening`, `closing`) → `forward` → `hop` → `nat` → verdict (here).
 
 #![no_std]
 #![no_main]
@@ -33,6 +34,7 @@ mod opening;
 mod reset;
 mod retire;
 mod schedule;
+mod straight;
 mod tc;
 mod xdp;
 
@@ -103,6 +105,10 @@ fn act<H: Hook>(hook: &H, verdict: Verdict) -> H::Action {
 /// The packet path at the XDP hook.
 #[xdp(frags)]
 pub fn lb_xdp(ctx: XdpContext) -> u32 {
+    let hook = Xdp::new(ctx.ctx);
+    if let Some(verdict) = straight::run(&hook) {
+        return act(&hook, verdict);
+    }
     match xdp_tcp(ctx.ctx) {
         Xdp::ICMP => xdp_icmp(ctx.ctx),
         Xdp::RESET => xdp_reset(ctx.ctx),
@@ -114,6 +120,10 @@ pub fn lb_xdp(ctx: XdpContext) -> u32 {
 #[classifier]
 pub fn lb_tc(ctx: TcContext) -> i32 {
     let skb = ctx.skb.skb;
+    let hook = Tc::new(skb);
+    if let Some(verdict) = straight::run(&hook) {
+        return act(&hook, verdict);
+    }
     let mut action = tc_tcp(skb);
     let again = match action {
         // The headers reach beyond the linear part of the buffer: pull them in, then start again.
@@ -132,40 +142,47 @@ pub fn lb_tc(ctx: TcContext) -> i32 {
     }
 }
 
-// Each part of the path is a function of its own, called one after the other, because together they would need more than
-// the 512 bytes of stack that a program has.
+// Each part of the path but the straight way is a function of its own, called one after the other, because together they
+// would need more than the 512 bytes of stack that a program has. A function that keeps its name is a global one to the
+// verifier: it is looked at once, with any packet, instead of once for every way that leads to it.
 
 #[inline(never)]
-fn xdp_tcp(ctx: *mut xdp_md) -> u32 {
+#[unsafe(no_mangle)]
+extern "C" fn xdp_tcp(ctx: *mut xdp_md) -> u32 {
     let hook = Xdp::new(ctx);
     act(&hook, datapath::run(&hook))
 }
 
 #[inline(never)]
-fn xdp_icmp(ctx: *mut xdp_md) -> u32 {
+#[unsafe(no_mangle)]
+extern "C" fn xdp_icmp(ctx: *mut xdp_md) -> u32 {
     let hook = Xdp::new(ctx);
     act(&hook, icmp::run(&hook))
 }
 
 #[inline(never)]
-fn xdp_reset(ctx: *mut xdp_md) -> u32 {
+#[unsafe(no_mangle)]
+extern "C" fn xdp_reset(ctx: *mut xdp_md) -> u32 {
     reset::run(&Xdp::new(ctx))
 }
 
 #[inline(never)]
-fn tc_tcp(skb: *mut __sk_buff) -> i32 {
+#[unsafe(no_mangle)]
+extern "C" fn tc_tcp(skb: *mut __sk_buff) -> i32 {
     let hook = Tc::new(skb);
     act(&hook, datapath::run(&hook))
 }
 
 #[inline(never)]
-fn tc_icmp(skb: *mut __sk_buff) -> i32 {
+#[unsafe(no_mangle)]
+extern "C" fn tc_icmp(skb: *mut __sk_buff) -> i32 {
     let hook = Tc::new(skb);
     act(&hook, icmp::run(&hook))
 }
 
 #[inline(never)]
-fn tc_reset(skb: *mut __sk_buff) -> i32 {
+#[unsafe(no_mangle)]
+extern "C" fn tc_reset(skb: *mut __sk_buff) -> i32 {
     reset::run(&Tc::new(skb))
 }
 
