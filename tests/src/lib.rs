@@ -8,4 +8,5 @@ pub mod lab;
 pub mod oracle;
 pub mod packet;
 pub mod prog;
+pub mod sim;
 pub mod world;
