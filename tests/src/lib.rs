@@ -8,4 +8,4 @@ pub mod lab;
 pub mod oracle;
 pub mod packet;
 pub mod prog;
-pub mod world;
+pub mod sim;

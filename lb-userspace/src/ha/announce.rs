@@ -17,7 +17,7 @@ pub struct ArpSchedule {
 
 impl Default for ArpSchedule {
     fn default() -> Self {
-        Self { burst: 5, again: Duration::from_secs(5), refresh: Some(Duration::from_secs(60)) }
+        Self { burst: 5, again: Duration::from_secs(5), refresh: Some(Duration::from_secs(10)) }
     }
 }
 

@@ -342,7 +342,8 @@ impl Election {
             return;
         }
         let resigns = heard.priority == PRIORITY_RESIGN;
-        if self.role == Role::Active && !resigns && mode == Mode::Pair && leg.take_stale(now) {
+        let stale = self.role == Role::Active && mode == Mode::Pair && leg.take_stale(now);
+        if stale && !resigns {
             return;
         }
         leg.note(heard, now);
@@ -355,7 +356,7 @@ impl Election {
                     return;
                 }
                 if rank == Rank::Theirs || !self.would_preempt(now) {
-                    self.step_down(Cause::Superseded, machine::Input::Yield, now);
+                    self.give_way(Cause::Superseded, now);
                 } else {
                     self.resume(now);
                     self.contest(now, transport);
@@ -364,9 +365,12 @@ impl Election {
             }
             (Role::Active, Rank::Theirs) if !resigns => {
                 let cause = Cause::Outranked { transport, by: heard.source, priority: heard.priority };
-                self.step_down(cause, machine::Input::Yield, now);
+                self.give_way(cause, now);
+                self.let_the_peer_be_first(&heard, now);
             }
             (Role::Active, Rank::Ours) if !resigns => self.contest(now, transport),
+            // It was Active, too, and has given way.
+            (Role::Active, _) if !stale => self.contest(now, transport),
             (Role::Active | Role::Backup, _) => {}
         }
         // A Backup by now, if it has stepped down: the machine learns the interval of the new Active.
@@ -391,33 +395,38 @@ impl Election {
         }
         let theirs = (beat.priority, beat.address) > (self.config.priority, self.own_address());
         if self.listening.is_some() && (theirs || !self.would_preempt(now)) {
-            self.step_down(Cause::Superseded, machine::Input::Yield, now);
+            self.give_way(Cause::Superseded, now);
         } else if self.listening.is_none() && theirs {
-            self.step_down(Cause::OutrankedBySync, machine::Input::Yield, now);
+            self.give_way(Cause::OutrankedBySync, now);
         } else if self.listening.is_none() {
             self.contest(now, 0);
         }
     }
 
-    /// Makes all machines decide equal priorities alike. By the letter each looks at its own addresses; but addresses
-    /// may be ordered differently on two segments, and then both directors would yield, again and again.
+    /// Makes all machines of a pair decide equal priorities alike. By the letter each looks at its own addresses; but
+    /// addresses may be ordered differently on two segments, and then both directors would yield, again and again.
     fn settle_ties(&mut self) {
-        let by_address = |leg: &Leg| {
-            let theirs = leg.peer? > leg.machine.config().address;
-            Some(if theirs { Rank::Theirs } else { Rank::Ours })
-        };
+        if self.config.mode == Mode::Strict {
+            return;
+        }
         let by_beat =
             self.heartbeat.last().map(|beat| if beat.address > self.own_address() { Rank::Theirs } else { Rank::Ours });
-        let mut ranks = self.legs.iter().filter_map(by_address);
-        let rank = match self.config.mode {
-            // The first transport on which the peer is known: the same for both, as soon as both hear each other.
-            Mode::Pair => self.legs.first().and_then(by_address).or(by_beat).or_else(|| ranks.next()),
-            // A sync group of keepalived yields where it loses anywhere. So do not yield where we win anywhere.
-            Mode::Strict => ranks.reduce(|one, other| if other == Rank::Ours { other } else { one }),
-        };
-        if let Some(rank) = rank {
+        // The first transport on which the peer is known: the same for both, as soon as both hear each other.
+        let first = self.legs.first().and_then(Leg::rank_of_address).or(by_beat);
+        if let Some(rank) = first.or_else(|| self.legs.iter().find_map(Leg::rank_of_address)) {
             for leg in &mut self.legs {
                 leg.machine.set_tie_break(TieBreak::Decided(rank));
+            }
+        }
+    }
+
+    /// A foreign peer compares addresses on each segment by itself. Where that makes us yield here and the peer there,
+    /// it shall be the first to come back, lest both do so at the same instant, again and again.
+    fn let_the_peer_be_first(&mut self, heard: &Heard, now: Instant) {
+        let crossed = self.legs.iter().any(|leg| leg.rank_of_address() == Some(Rank::Ours));
+        if self.config.mode == Mode::Strict && heard.priority == self.config.priority && crossed {
+            for leg in &mut self.legs {
+                leg.machine.postpone(now + leg.machine.down_interval() + leg.machine.active_interval().duration());
             }
         }
     }

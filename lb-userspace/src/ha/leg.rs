@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, time::Instant};
 
 use crate::vrrp::{
     PRIORITY_RESIGN,
-    machine::{self, Heard, Machine, Promotion, Want},
+    machine::{self, Heard, Machine, Promotion, Rank, Want},
 };
 
 use super::{Config, Mode, Transport, witness::Sight};
@@ -50,6 +50,11 @@ impl Leg {
         if heard.priority != PRIORITY_RESIGN {
             self.peer = Some(heard.source);
         }
+    }
+
+    /// Who wins by address, if the other router is known.
+    pub(super) fn rank_of_address(&self) -> Option<Rank> {
+        Some(if self.peer? > self.machine.config().address { Rank::Theirs } else { Rank::Ours })
     }
 
     /// A new role begins.

@@ -59,6 +59,16 @@ impl Election {
         self.enter(Role::Active, cause, now);
     }
 
+    /// Becomes Backup because another one is Active. By the RFC that is done in silence; but then a winner that was heard
+    /// before it heard does not learn that the neighbours may have believed somebody else. Priority 0 tells a peer.
+    pub(super) fn give_way(&mut self, cause: Cause, now: Instant) {
+        let how = match self.config.mode {
+            Mode::Pair => machine::Input::Resign,
+            Mode::Strict => machine::Input::Yield,
+        };
+        self.step_down(cause, how, now);
+    }
+
     /// Becomes Backup; `how` says whether the peer is told.
     pub(super) fn step_down(&mut self, cause: Cause, how: machine::Input, now: Instant) {
         self.actions.push_back(Action::CloseArpGate);

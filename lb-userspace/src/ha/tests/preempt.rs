@@ -95,14 +95,22 @@ fn equal_priorities_are_decided_alike_on_all_transports() {
     let mut crossed = config();
     crossed.transports[INT].address = Ipv4Addr::new(192, 168, 80, 103);
     for (mode, first, after) in [
-        (Mode::Pair, &[EXT, INT], Role::Backup),
+        (Mode::Pair, &[EXT, INT][..], Role::Backup),
         (Mode::Pair, &[INT, EXT], Role::Backup),
-        (Mode::Strict, &[INT, EXT], Role::Active),
+        (Mode::Strict, &[EXT, INT], Role::Backup),
+        (Mode::Strict, &[INT], Role::Active),
     ] {
         let mut rig = Rig::active(Config { mode, ..crossed.clone() });
         rig.hear(101, first);
         assert_eq!(rig.role(), after, "{mode:?} {first:?}");
     }
+    // A foreign peer that lost on int0 comes back first.
+    let mut rig = Rig::active(Config { mode: Mode::Strict, ..crossed });
+    rig.hear(101, &[INT, EXT]);
+    rig.wait(DOWN + ms(99));
+    assert_eq!(rig.role(), Role::Backup);
+    rig.wait(ms(1));
+    assert_eq!(rig.role(), Role::Active);
     // Everywhere greater, everywhere smaller.
     let mut rig = Rig::active(config());
     rig.hear(101, &[INT]);

@@ -28,13 +28,14 @@ fn an_active_that_has_slept_listens_before_it_speaks() {
 
 #[test]
 fn an_active_that_was_superseded_in_its_sleep_stays_backup() {
+    let [ext, int] = adverts(0);
     for priority in [1, 101, 254] {
         let mut rig = Rig::active(config());
         rig.sleep(ms(30_000));
         // What the socket has kept comes before the tick.
         rig.hear(priority, &[INT]);
         let actions = rig.actions();
-        let expected = [CloseArpGate, CloseArpGate, RemoveVips, notify(Role::Backup, Cause::Superseded)];
+        let expected = [CloseArpGate, CloseArpGate, ext, int, RemoveVips, notify(Role::Backup, Cause::Superseded)];
         assert_eq!(actions[1..], expected, "{priority}");
     }
     // With preemption and the greater priority, it is as if it were told now.
