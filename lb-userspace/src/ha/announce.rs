@@ -27,18 +27,25 @@ pub(super) struct Announcements {
     schedule: ArpSchedule,
     again: Option<Instant>,
     refresh: Option<Instant>,
+    started: Option<Instant>,
 }
 
 impl Announcements {
     pub(super) const fn new(schedule: ArpSchedule) -> Self {
-        Self { schedule, again: None, refresh: None }
+        Self { schedule, again: None, refresh: None, started: None }
     }
 
     /// Plans for VIPs that are here since now; returns how often to announce each of them at once.
     pub(super) fn start(&mut self, now: Instant) -> u8 {
+        self.started = Some(now);
         self.again = Some(now + self.schedule.again);
         self.refresh = self.schedule.refresh.map(|pause| now + pause);
         self.schedule.burst
+    }
+
+    /// The last first burst is not older than this.
+    pub(super) fn has_started_within(&self, time: Duration, now: Instant) -> bool {
+        self.started.is_some_and(|at| now.saturating_duration_since(at) < time)
     }
 
     pub(super) fn stop(&mut self) {

@@ -324,12 +324,12 @@ impl Election {
         let intervals = |interval: fn(&Machine) -> Duration| {
             self.legs.iter().map(|leg| interval(&leg.machine)).min().unwrap_or_default()
         };
+        let own = intervals(|machine| machine.config().interval.duration());
         match (self.role, self.config.heartbeat) {
-            (Role::Active, None) => intervals(|machine| machine.config().interval.duration()) * 2,
-            (Role::Active, Some(timing)) => {
-                let interval = intervals(|machine| machine.config().interval.duration());
-                (interval * 2).min((interval / 2).max(timing.lost().saturating_sub(timing.interval)))
-            }
+            // Who is listening must do so, and not sleep again.
+            (Role::Active, _) if self.listening.is_some() => own / 2,
+            (Role::Active, None) => own * 2,
+            (Role::Active, Some(timing)) => (own * 2).min((own / 2).max(timing.lost().saturating_sub(timing.interval))),
             (_, None) => intervals(|machine| machine.active_interval().duration()),
             (_, Some(timing)) => intervals(|machine| machine.active_interval().duration()).min(timing.lost()),
         }
@@ -370,7 +370,7 @@ impl Election {
             }
             (Role::Active, Rank::Ours) if !resigns => self.contest(now, transport),
             // It was Active, too, and has given way.
-            (Role::Active, _) if !stale => self.contest(now, transport),
+            (Role::Active, _) if !stale => self.given_way(now, transport),
             (Role::Active | Role::Backup, _) => {}
         }
         // A Backup by now, if it has stepped down: the machine learns the interval of the new Active.

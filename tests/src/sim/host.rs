@@ -67,8 +67,10 @@ pub struct Host {
     pub alarms: Vec<lb_userspace::ha::Alarm>,
     /// The last cause.
     pub cause: Option<Cause>,
-    /// When it last woke from a sleep, and how long it may have been before anybody noticed.
+    /// When it last woke from a long sleep as Active, and for how long it must be silent then.
     pub(super) woke: Option<(Instant, Duration)>,
+    /// When it last sent an advert as Active.
+    pub(super) spoke: Option<Instant>,
     pub(super) generation: u64,
     /// The tick that is due next.
     pub(super) tick: u64,
@@ -102,6 +104,7 @@ impl Host {
             alarms: Vec::new(),
             cause: None,
             woke: None,
+            spoke: None,
             generation: 0,
             tick: 0,
             preempts: setup.preempt[host] == Preempt::After(Duration::ZERO),
@@ -125,6 +128,11 @@ impl Host {
             return Kind::Plain(Box::new([machine(0), machine(1)]));
         }
         Kind::Director(Box::new(Election::new(setup.election(host)).expect("a config that makes sense")))
+    }
+
+    /// This tick is the last one that was asked for, and the host can act on it.
+    pub(super) const fn is_due(&self, tick: u64) -> bool {
+        self.tick == tick && self.up && self.asleep.is_none()
     }
 
     /// Its process starts: it knows nothing any more, but what is configured stays.
@@ -278,6 +286,10 @@ impl Host {
                     && now < woke + quiet
                 {
                     return Err(format!("it speaks {:?} after a sleep, before it has listened", now - woke));
+                }
+                if priority != 0 {
+                    self.spoke = Some(now);
+                    self.woke = None;
                 }
                 effects.push(Effect::Packet(transport, self.senders[transport].encode(priority)));
             }

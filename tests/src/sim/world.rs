@@ -217,7 +217,7 @@ impl World {
     pub fn run_until(&mut self, at_most: Duration, is_so: impl Fn(&Self) -> bool) -> Option<Duration> {
         let begin = self.now;
         while self.violation.is_none() && !is_so(self) {
-            let Some(Reverse(entry)) = self.queue.peek() else { return None };
+            let Reverse(entry) = self.queue.peek()?;
             if entry.0 > begin + at_most {
                 return None;
             }
@@ -237,12 +237,7 @@ impl World {
                 self.step(host);
             }
             Event::Wake(host, generation) if self.hosts[host].generation == generation => self.wake(host),
-            // Only the last tick that was asked for counts.
-            Event::Tick(host, tick) if self.hosts[host].tick == tick => {
-                if self.hosts[host].up && self.hosts[host].asleep.is_none() {
-                    self.step(host);
-                }
-            }
+            Event::Tick(host, tick) if self.hosts[host].is_due(tick) => self.step(host),
             Event::Beat(host, generation) if self.hosts[host].generation == generation => {
                 if self.runs(host, generation) {
                     self.send_beat(host);
@@ -274,14 +269,14 @@ impl World {
     fn wake(&mut self, host: usize) {
         let now = self.now;
         self.say(|| format!("host {host} wakes"));
-        let due = self.hosts[host].poll_timeout();
         let sleeper = &mut self.hosts[host];
         sleeper.asleep = None;
-        // Whoever may have been succeeded must be silent for the skew time at least.
-        let slept = due.map(|due| now.saturating_duration_since(due)).unwrap_or_default();
-        let interval = self.setup.longest_interval();
-        if sleeper.role() == Role::Active && slept > interval * 2 {
-            let own = self.setup.interval[host];
+        // Three intervals after its last advert it may have a successor, and then it must listen for the skew time at
+        // least. (A timer may have been late by the slack before.)
+        let own = self.setup.interval[host];
+        let silent = sleeper.spoke.map(|spoke| now - spoke).unwrap_or_default();
+        let listens = matches!(&sleeper.kind, Kind::Director(election) if election.status(now).listening);
+        if sleeper.role() == Role::Active && !listens && silent > own.duration() * 3 + SLACK {
             sleeper.woke = Some((now, own.skew(self.setup.version, self.setup.priority[host])));
         }
         // What the kernel has kept comes before the tick.
