@@ -14,8 +14,12 @@ use tracing::{debug, warn};
 use super::state::State;
 use crate::datapath::{Sweep, hops};
 
-/// The pause between two sweeps.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// The pause between two sweeps, at least.
+const SWEEP_PAUSE: Duration = Duration::from_secs(1);
+/// The pause after a sweep as a multiple of its work, so that a full table does not take a core: 5 % at most.
+const PAUSE_PER_WORK: u32 = 19;
+/// The pause between two sweeps, at most: what is over is not kept for longer.
+const SWEEP_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// The pause between two slices of a sweep, in which packets have the CPU for themselves.
 const SLICE_PAUSE: Duration = Duration::from_millis(1);
 /// The pause before a broken subscription is made anew.
@@ -80,26 +84,34 @@ async fn follow_events(state: Arc<State>) {
 /// Removes expired conns and frees the ids of backends that nothing refers to any more.
 async fn sweep(state: Arc<State>, mut stopped: watch::Receiver<bool>) {
     while !*stopped.borrow() {
-        if let Err(error) = sweep_once(&state).await {
-            warn!(%error, "the sweep failed; it is tried again");
-        }
+        let pause = match sweep_once(&state).await {
+            Ok(work) => (work * PAUSE_PER_WORK).clamp(SWEEP_PAUSE, SWEEP_PAUSE_MAX),
+            Err(error) => {
+                warn!(%error, "the sweep failed; it is tried again");
+                SWEEP_PAUSE
+            }
+        };
         tokio::select! {
             _ = stopped.wait_for(|stop| *stop) => {}
-            () = time::sleep(SWEEP_EVERY) => {}
+            () = time::sleep(pause) => {}
         }
     }
 }
 
-async fn sweep_once(state: &Arc<State>) -> Result<()> {
+/// Answers how long it has worked, pauses not counted.
+async fn sweep_once(state: &Arc<State>) -> Result<Duration> {
+    let mut work = Duration::ZERO;
     let mut sweep = Sweep::new(state.datapath(), &state.config().timeouts)?;
     let summary = loop {
         let (owner, mut moved) = (state.clone(), sweep);
-        let (back, done) = spawn_blocking(move || {
+        let (back, done, took) = spawn_blocking(move || {
+            let began = time::Instant::now();
             let done = moved.step(owner.datapath());
-            (moved, done)
+            (moved, done, began.elapsed())
         })
         .await?;
         sweep = back;
+        work += took;
         if let Some(summary) = done? {
             break summary;
         }
@@ -112,7 +124,7 @@ async fn sweep_once(state: &Arc<State>) -> Result<()> {
         debug!(removed = summary.removed(), "expired");
     }
     state.set_swept(summary);
-    Ok(())
+    Ok(work)
 }
 
 /// Follows links, addresses, routes and neighbours, and keeps those of the backends warm.
