@@ -4,6 +4,8 @@
 
 pub mod bench;
 pub mod checks;
+pub mod hook;
+mod ip;
 pub mod lab;
 pub mod oracle;
 pub mod packet;

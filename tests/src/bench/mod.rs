@@ -19,40 +19,18 @@ mod sandbox;
 mod table;
 mod world;
 
-use std::{fmt, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use lb_common::abi;
 
+pub use crate::hook::Hook;
 pub use figures::{Fact, Figure, Group, Ratio, Row};
 pub use report::{Machine, Report};
 
 use plan::{Plan, Planned, Table};
 use sandbox::Sandbox;
 use world::Loader;
-
-/// Where a program meets the packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hook {
-    /// In or right behind the driver.
-    Xdp,
-    /// TC ingress.
-    Tc,
-}
-
-impl Hook {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Xdp, Self::Tc];
-}
-
-impl fmt::Display for Hook {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Xdp => "XDP",
-            Self::Tc => "TC",
-        })
-    }
-}
 
 /// How much to measure.
 #[derive(Clone, Debug)]

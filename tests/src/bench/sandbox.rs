@@ -2,14 +2,7 @@
 //!
 //! Nothing here has a name outside, so the kernel removes it all with the thread, however that ends.
 
-use std::{
-    cell::Cell,
-    io::Write,
-    path::PathBuf,
-    process::{Command, Stdio},
-    thread,
-    time::Duration,
-};
+use std::{cell::Cell, path::PathBuf, thread, time::Duration};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use nix::{
@@ -19,6 +12,7 @@ use nix::{
 };
 
 use super::frame::Mac;
+use crate::ip;
 
 /// Index of the port that every packet comes in by and leaves by.
 pub(super) const PORT: u32 = 11;
@@ -62,7 +56,7 @@ impl Sandbox {
         let pins = PathBuf::from("/sys/fs/bpf");
         mount(Some("bpf"), &pins, Some("bpf"), MsFlags::empty(), nothing)
             .with_context(|| format!("mount a BPF file system on {}", pins.display()))?;
-        ip_batch(&network())?;
+        ip::batch(&network())?;
         std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("set ip_forward")?;
         Ok(Self { pins, pin_dirs: Cell::new(0), stands: Cell::new(0) })
     }
@@ -105,19 +99,6 @@ fn network() -> String {
         batch += &format!("link add stand{stand} index {} type veth peer name side{stand}\n", FIRST_STAND + stand);
     }
     batch
-}
-
-fn ip_batch(commands: &str) -> Result<()> {
-    let mut ip = Command::new("ip")
-        .args(["-batch", "-"])
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("start `ip` (Debian package iproute2)")?;
-    ip.stdin.take().context("stdin of ip")?.write_all(commands.as_bytes())?;
-    let output = ip.wait_with_output()?;
-    ensure!(output.status.success(), "ip: {}", String::from_utf8_lossy(&output.stderr).trim());
-    Ok(())
 }
 
 /// The CPU to run on unless one is named: the last that this process may use.

@@ -2,7 +2,7 @@
 //!
 //! Follows `Documentation/bpf/bpf_prog_run.rst`. Nothing is attached and nothing is pinned.
 
-use std::{fmt, path::Path};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use aya::{
@@ -16,29 +16,7 @@ use super::{
     tables::Tables,
     world::{Port, World},
 };
-
-/// Where a program meets the packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hook {
-    /// In or right behind the driver.
-    Xdp,
-    /// TC ingress.
-    Tc,
-}
-
-impl Hook {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Xdp, Self::Tc];
-}
-
-impl fmt::Display for Hook {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Xdp => "XDP",
-            Self::Tc => "TC",
-        })
-    }
-}
+use crate::hook::Hook;
 
 /// What becomes of the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

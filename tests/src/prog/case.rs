@@ -9,13 +9,11 @@ use lb_common::{
     event::{Event, EventKind},
 };
 
-use super::{
-    bench::{Hook, Sizes},
-    flow::Flow,
-    site::Site,
-    world::Port,
+use super::{bench::Sizes, flow::Flow, site::Site, world::Port};
+use crate::{
+    hook::Hook,
+    packet::{Packet, Tcp},
 };
-use crate::packet::{Packet, Tcp};
 
 /// One row.
 #[derive(Clone, Debug)]

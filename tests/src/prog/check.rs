@@ -12,12 +12,15 @@ use lb_common::{
 };
 
 use super::{
-    bench::{Bench, Hook, Outcome, Verdict},
+    bench::{Bench, Outcome, Verdict},
     case::{Case, Fate, Sent, Step},
     flow::Flow,
     tables::Counters,
 };
-use crate::packet::{describe, difference};
+use crate::{
+    hook::Hook,
+    packet::{describe, difference},
+};
 
 /// Failures that are printed; the rest is counted.
 const SHOWN: usize = 10;

@@ -11,7 +11,8 @@ mod site;
 mod tables;
 pub mod world;
 
-pub use bench::{Bench, Hook, Outcome, Sizes, Verdict};
+pub use crate::hook::Hook;
+pub use bench::{Bench, Outcome, Sizes, Verdict};
 pub use case::{Case, case};
 pub use check::{put, run};
 pub use flow::{BACKEND_ISN, CLIENT_ISN, Flow, Side};

@@ -3,17 +3,12 @@
 //! `bpf_fib_lookup` inside `BPF_PROG_TEST_RUN` asks the namespace of the ingress interface, so the namespace is real:
 //! `ext0` towards the clients, `int0` towards the servers, all neighbours permanent. No packet ever leaves it.
 
-use std::{
-    fs::File,
-    io::Write,
-    marker::PhantomData,
-    process::{Command, Stdio},
-};
+use std::{fs::File, marker::PhantomData};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, setns, unshare};
 
-use crate::packet::Mac;
+use crate::{ip, packet::Mac};
 
 /// Index of `ext0`.
 pub const EXT_IFINDEX: u32 = 11;
@@ -98,7 +93,7 @@ impl World {
         let before = File::open("/proc/thread-self/ns/net").context("open /proc/thread-self/ns/net")?;
         unshare(CloneFlags::CLONE_NEWNET).context("unshare(CLONE_NEWNET): run as root")?;
         let world = Self { before, not_send: PhantomData };
-        ip_batch(&links()).context("set up the namespace")?;
+        ip::batch(&links()).context("set up the namespace")?;
         std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("set ip_forward")?;
         Ok(world)
     }
@@ -109,7 +104,7 @@ impl World {
     ///
     /// When `ip` refuses one.
     pub fn ip(&self, commands: &str) -> Result<()> {
-        ip_batch(commands)
+        ip::batch(commands)
     }
 }
 
@@ -148,17 +143,4 @@ fn links() -> String {
         }
     }
     batch
-}
-
-fn ip_batch(commands: &str) -> Result<()> {
-    let mut ip = Command::new("ip")
-        .args(["-batch", "-"])
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("start `ip` (Debian package iproute2)")?;
-    ip.stdin.take().context("stdin of ip")?.write_all(commands.as_bytes())?;
-    let output = ip.wait_with_output()?;
-    ensure!(output.status.success(), "ip: {}", String::from_utf8_lossy(&output.stderr).trim());
-    Ok(())
 }
