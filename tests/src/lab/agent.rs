@@ -146,6 +146,9 @@ impl Director {
     /// # Errors
     /// When an agent runs already, the binary is missing, or it exits or stays silent; the message holds its log.
     pub fn start_agent(&self, options: &AgentOptions) -> Result<()> {
+        if options.mode == "xdp" {
+            self.make_switch_pass()?;
+        }
         let config = self.write_config(options)?;
         self.run_agent(config)
     }

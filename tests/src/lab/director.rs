@@ -12,12 +12,13 @@ use super::agent::{Agent, agent_socket};
 use super::cleanup::BPFFS;
 use super::count;
 use super::host::Host;
-use super::segment::{Link, Segment};
+use super::segment::{Link, Segment, port};
 
 /// A director. Its interfaces are `ext0` (clients), `int0` (servers) and, in a pair, `sync0`.
 #[derive(Debug)]
 pub struct Director {
     host: Host,
+    switch: Host,
     lab: String,
     links: Vec<Link>,
     /// See the methods in `agent`.
@@ -25,8 +26,17 @@ pub struct Director {
 }
 
 impl Director {
-    pub(crate) fn new(host: Host, lab: &str, links: Vec<Link>) -> Self {
-        Self { host, lab: lab.to_owned(), links, agent: Mutex::new(None) }
+    pub(crate) fn new(host: Host, switch: Host, lab: &str, links: Vec<Link>) -> Self {
+        Self { host, switch, lab: lab.to_owned(), links, agent: Mutex::new(None) }
+    }
+
+    pub(crate) fn switch(&self) -> &Host {
+        &self.switch
+    }
+
+    /// The switch's ports that it is plugged into.
+    pub(crate) fn ports(&self) -> impl Iterator<Item = String> {
+        self.links.iter().map(|link| port(self.host.name(), link.interface))
     }
 
     /// The host that it is.

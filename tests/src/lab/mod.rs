@@ -24,6 +24,7 @@ mod inject;
 mod mariadb;
 mod netns;
 mod operate;
+mod passing;
 mod process;
 mod pulse;
 mod record;
@@ -179,7 +180,7 @@ impl Lab {
             let address = plan.links.first().context("a host without a link")?.address;
             match plan.role {
                 Role::Client => clients.push(Client::new(host, address)),
-                Role::Director => directors.push(Director::new(host, &id, plan.links)),
+                Role::Director => directors.push(Director::new(host, network.switch.clone(), &id, plan.links)),
                 Role::Server => servers.push(Server::new(host, address)),
             }
         }

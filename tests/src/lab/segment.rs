@@ -61,7 +61,7 @@ pub(crate) struct Plan {
 impl Plan {
     /// Name of the port in the switch that an interface is plugged into.
     pub(crate) fn port(&self, link: &Link) -> String {
-        format!("{}-{}", self.name, link.interface)
+        port(&self.name, link.interface)
     }
 
     /// `ip -batch` input for the host's own namespace.
@@ -76,6 +76,11 @@ impl Plan {
         }
         text
     }
+}
+
+/// Name of the port in the switch that an interface of a host is plugged into.
+pub(crate) fn port(host: &str, interface: &str) -> String {
+    format!("{host}-{interface}")
 }
 
 /// Lays out the hosts of a lab.
