@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddrV4, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,11 +11,15 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::host::Host;
 
 /// Bytes of a record: the number of the session and that of the round.
 const RECORD: usize = 16;
+/// First byte of a record that asks the server to close the session; no session has such a number.
+const LEAVE: u8 = 0xff;
 /// How often a waiting server looks whether it is to stop.
 const LOOK: i32 = 50;
 
@@ -119,6 +123,7 @@ fn answer(session: &mut TcpStream) -> bool {
     let mut buffer = [0; 4096];
     match session.read(&mut buffer) {
         Ok(0) => false,
+        Ok(_) if buffer[0] == LEAVE => false,
         // Records are small and answered one by one, so that the send buffer always has room.
         Ok(length) => session.write_all(&buffer[..length]).is_ok(),
         Err(error) => matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted),
@@ -151,11 +156,51 @@ impl EchoSession {
     pub fn open(server: SocketAddrV4, number: u64, limit: Duration) -> Result<Self> {
         let stream =
             TcpStream::connect_timeout(&server.into(), limit).with_context(|| format!("connect to {server}"))?;
+        Self::begin(stream, number, limit)
+    }
+
+    /// As [`EchoSession::open`], from a port that the client has used before.
+    ///
+    /// # Errors
+    /// As there, and when the client's own kernel still has use for the port.
+    pub fn open_from(port: u16, server: SocketAddrV4, number: u64, limit: Duration) -> Result<Self> {
+        let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+        // It limits connect() as well.
+        setsockopt(&socket, sockopt::SendTimeout, &TimeVal::milliseconds(i64::try_from(limit.as_millis())?))?;
+        let any = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
+        bind(socket.as_raw_fd(), &SockaddrIn::from(any)).with_context(|| format!("bind to port {port}"))?;
+        connect(socket.as_raw_fd(), &SockaddrIn::from(server))
+            .with_context(|| format!("connect from port {port} to {server}"))?;
+        Self::begin(TcpStream::from(socket), number, limit)
+    }
+
+    fn begin(stream: TcpStream, number: u64, limit: Duration) -> Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(limit))?;
         let mut session = Self { stream, number, round: 0 };
         session.talk()?;
         Ok(session)
+    }
+
+    /// Ends the session with a RST.
+    ///
+    /// # Errors
+    /// When the socket is broken.
+    pub fn reset(self) -> Result<()> {
+        // A close that lingers for no time at all (socket(7)).
+        Ok(setsockopt(&self.stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?)
+    }
+
+    /// Has the server close the session first, and waits until it did.
+    ///
+    /// # Errors
+    /// When it did not.
+    pub fn leave(mut self, limit: Duration) -> Result<()> {
+        self.stream.write_all(&[LEAVE; RECORD])?;
+        let end = self.end(limit)?;
+        ensure!(end == ErrorKind::UnexpectedEof, "the session ended with {end}");
+        Ok(())
     }
 
     /// The session's own port.

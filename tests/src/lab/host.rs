@@ -179,6 +179,14 @@ impl Host {
         self.check_with_input(&["nft", "-f", "-"], rules).map(drop)
     }
 
+    /// Undoes [`Host::deafen`].
+    ///
+    /// # Errors
+    /// When the host is not deaf.
+    pub fn hear_again(&self) -> Result<()> {
+        self.check(&["nft", "delete", "table", "inet", "deaf"]).map(drop)
+    }
+
     /// Runs `work` on a thread inside the host's network; sockets made there stay there, and so do its threads.
     ///
     /// # Errors
