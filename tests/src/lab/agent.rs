@@ -29,6 +29,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 pub struct AgentOptions {
     /// Hook of both interfaces: `auto`, `xdp`, `xdp-generic` or `tc`.
     pub mode: String,
+    /// The interface towards the clients; `ext0` unless a test has put a VLAN device on it.
+    pub external: String,
     /// Filter of the log.
     pub log: String,
     /// The services.
@@ -70,6 +72,7 @@ impl AgentOptions {
             .collect();
         Self {
             mode: "auto".to_owned(),
+            external: "ext0".to_owned(),
             log: "info".to_owned(),
             services: vec![ServiceOptions {
                 name: "mysql".to_owned(),
@@ -112,7 +115,7 @@ impl AgentOptions {
         if !self.extra.is_empty() {
             let _ = write!(text, "\n{}\n", self.extra.trim());
         }
-        for interface in ["ext0", "int0"] {
+        for interface in [self.external.as_str(), "int0"] {
             let _ = write!(text, "\n[[interface]]\nname = {interface:?}\nmode = {:?}\n", self.mode);
         }
         for service in &self.services {

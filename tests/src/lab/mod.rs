@@ -26,6 +26,7 @@ mod netns;
 mod operate;
 mod passing;
 mod process;
+mod program;
 mod pulse;
 mod record;
 mod segment;
@@ -35,6 +36,7 @@ mod template;
 mod topology;
 mod transfer;
 mod usage;
+mod vlan;
 mod wait;
 mod workload;
 
@@ -63,6 +65,7 @@ pub use segment::Segment;
 pub use sysbench::{Sysbench, SysbenchOptions, SysbenchReport, prepare_sysbench};
 pub use tap::{Frame, Offloads, Tap};
 pub use transfer::Transfer;
+pub use vlan::VlanTag;
 pub use wait::{now, wait_for};
 pub use workload::Workload;
 
