@@ -8,19 +8,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::vrrp::{
-    PRIORITY_RESIGN,
-    machine::{self, Heard, Machine, Rank, TieBreak},
-};
+use crate::vrrp::machine::{self, Heard, Machine};
 
 use super::{
-    Alarm, Beat, Cause, Config, ConfigError, GateState, Mode, PeerRole, Role,
+    Alarm, Beat, Cause, Config, ConfigError, GateState, PeerRole, Role,
     alarm::Alarms,
     announce::Announcements,
     gate::Gate,
     heartbeat::Heartbeat,
     leg::Leg,
-    witness::{self, Sight, SyncPath, Verdict},
+    witness::{Sight, SyncPath},
 };
 
 /// Actions of one step, roughly: more would allocate.
@@ -140,7 +137,7 @@ pub struct Election {
     pub(super) contested: Option<Instant>,
     pub(super) actions: VecDeque<Action>,
     /// Kept, so that looking allocates nothing.
-    sights: Vec<Sight>,
+    pub(super) sights: Vec<Sight>,
 }
 
 impl Election {
@@ -335,103 +332,7 @@ impl Election {
         }
     }
 
-    fn advert(&mut self, transport: usize, heard: Heard, now: Instant) {
-        let mode = self.config.mode;
-        let Some(leg) = self.legs.get_mut(transport) else { return };
-        if self.phase != Phase::Running {
-            return;
-        }
-        let resigns = heard.priority == PRIORITY_RESIGN;
-        let stale = self.role == Role::Active && mode == Mode::Pair && leg.take_stale(now);
-        if stale && !resigns {
-            return;
-        }
-        leg.note(heard, now);
-        self.settle_ties();
-        let rank = self.legs[transport].machine.rank(&heard);
-        match (self.role, rank) {
-            (Role::Fault, _) => return,
-            (Role::Active, _) if self.listening.is_some() => {
-                if resigns {
-                    return;
-                }
-                if rank == Rank::Theirs || !self.would_preempt(now) {
-                    self.give_way(Cause::Superseded, now);
-                } else {
-                    self.resume(now);
-                    self.contest(now, transport);
-                    return;
-                }
-            }
-            (Role::Active, Rank::Theirs) if !resigns => {
-                let cause = Cause::Outranked { transport, by: heard.source, priority: heard.priority };
-                self.give_way(cause, now);
-                self.let_the_peer_be_first(&heard, now);
-            }
-            (Role::Active, Rank::Ours) if !resigns => self.contest(now, transport),
-            // It was Active, too, and has given way.
-            (Role::Active, _) if !stale => self.given_way(now, transport),
-            (Role::Active | Role::Backup, _) => {}
-        }
-        // A Backup by now, if it has stepped down: the machine learns the interval of the new Active.
-        let allowed = self.may_preempt(now);
-        self.legs[transport].machine.allow_preempt(allowed);
-        self.legs[transport].machine.handle(machine::Input::Advert(heard), now);
-        self.drain(transport);
-        if self.role == Role::Backup && !resigns {
-            self.legs[transport].heard = Some((now, heard));
-        }
-    }
-
-    fn hear_beat(&mut self, beat: Beat, now: Instant) {
-        if self.heartbeat.timing().is_none() || self.phase != Phase::Running {
-            return;
-        }
-        self.heartbeat.beat(beat, now);
-        self.settle_ties();
-        self.alarm(Alarm::Heartbeat, false);
-        if self.config.mode == Mode::Strict || self.role != Role::Active || beat.role != PeerRole::Active {
-            return;
-        }
-        let theirs = (beat.priority, beat.address) > (self.config.priority, self.own_address());
-        if self.listening.is_some() && (theirs || !self.would_preempt(now)) {
-            self.give_way(Cause::Superseded, now);
-        } else if self.listening.is_none() && theirs {
-            self.give_way(Cause::OutrankedBySync, now);
-        } else if self.listening.is_none() {
-            self.contest(now, 0);
-        }
-    }
-
-    /// Makes all machines of a pair decide equal priorities alike. By the letter each looks at its own addresses; but
-    /// addresses may be ordered differently on two segments, and then both directors would yield, again and again.
-    fn settle_ties(&mut self) {
-        if self.config.mode == Mode::Strict {
-            return;
-        }
-        let by_beat =
-            self.heartbeat.last().map(|beat| if beat.address > self.own_address() { Rank::Theirs } else { Rank::Ours });
-        // The first transport on which the peer is known: the same for both, as soon as both hear each other.
-        let first = self.legs.first().and_then(Leg::rank_of_address).or(by_beat);
-        if let Some(rank) = first.or_else(|| self.legs.iter().find_map(Leg::rank_of_address)) {
-            for leg in &mut self.legs {
-                leg.machine.set_tie_break(TieBreak::Decided(rank));
-            }
-        }
-    }
-
-    /// A foreign peer compares addresses on each segment by itself. Where that makes us yield here and the peer there,
-    /// it shall be the first to come back, lest both do so at the same instant, again and again.
-    fn let_the_peer_be_first(&mut self, heard: &Heard, now: Instant) {
-        let crossed = self.legs.iter().any(|leg| leg.rank_of_address() == Some(Rank::Ours));
-        if self.config.mode == Mode::Strict && heard.priority == self.config.priority && crossed {
-            for leg in &mut self.legs {
-                leg.machine.postpone(now + leg.machine.down_interval() + leg.machine.active_interval().duration());
-            }
-        }
-    }
-
-    fn own_address(&self) -> std::net::Ipv4Addr {
+    pub(super) fn own_address(&self) -> std::net::Ipv4Addr {
         self.legs.first().map_or(std::net::Ipv4Addr::UNSPECIFIED, |leg| leg.machine.config().address)
     }
 
@@ -440,7 +341,7 @@ impl Election {
     }
 
     /// An Active of lower priority would be displaced without delay.
-    fn would_preempt(&self, now: Instant) -> bool {
+    pub(super) fn would_preempt(&self, now: Instant) -> bool {
         self.config.preempt == machine::Preempt::After(Duration::ZERO) && self.may_preempt(now)
     }
 
@@ -451,89 +352,6 @@ impl Election {
         links
             .map(|(transport, _)| Cause::LinkDown { transport })
             .chain(checks.map(|(check, _)| Cause::CheckFailed { check }))
-    }
-
-    /// Draws the conclusions from all that is known.
-    fn decide(&mut self, now: Instant) {
-        if self.phase != Phase::Running {
-            return;
-        }
-        self.alarm(Alarm::Unsynced, self.gate.has_expired(now));
-        let fault = self.faults().next();
-        match (self.role, fault) {
-            (Role::Fault, None) => self.recover(now),
-            (Role::Active | Role::Backup, Some(cause)) => self.fail(cause, now),
-            _ => {}
-        }
-        if self.role == Role::Backup {
-            self.decide_in_backup(now);
-        }
-    }
-
-    fn decide_in_backup(&mut self, now: Instant) {
-        let allowed = self.may_preempt(now);
-        for leg in &mut self.legs {
-            leg.machine.allow_preempt(allowed);
-        }
-        if self.quiet_until.is_some_and(|until| until <= now) {
-            self.quiet_until = None;
-        }
-        let sync = if self.config.mode == Mode::Strict { SyncPath::Silent } else { self.heartbeat.sight() };
-        self.sights.clear();
-        self.sights.extend(self.legs.iter().map(|leg| leg.sight(self.config.mode)));
-        match witness::decide(self.config.mode, &self.sights, sync) {
-            Verdict::Promote(reason) => self.promote(reason.into(), now),
-            _ if self.quick_at().is_some_and(|at| at <= now) => self.promote(Cause::HeartbeatLost, now),
-            Verdict::Stay => {
-                self.hold_since = None;
-                self.clear_path_alarms();
-            }
-            Verdict::Hold => {
-                self.hold_since.get_or_insert(now);
-                if self.hold_ends().is_some_and(|at| at <= now) {
-                    self.promote(Cause::HoldExpired, now);
-                    return;
-                }
-                let raise = self.hold_alarm_at().is_none_or(|at| at <= now);
-                for transport in 0..self.legs.len() {
-                    let silent = self.legs[transport].sight(self.config.mode) == Sight::Silent;
-                    if raise || !silent {
-                        self.alarm(Alarm::AdvertPath { transport }, silent);
-                    }
-                }
-            }
-        }
-    }
-
-    /// When the heartbeat of an Active peer was lost and the next advert is overdue everywhere, plus the skew time:
-    /// sooner than three intervals.
-    fn quick_at(&self) -> Option<Instant> {
-        if self.role != Role::Backup || self.config.mode == Mode::Strict {
-            return None;
-        }
-        let mut at = self.heartbeat.lost_an_active()?;
-        for leg in &self.legs {
-            at = at.max(leg.missing_at()?);
-        }
-        let skew = self.legs.iter().map(|leg| leg.machine.skew()).max().unwrap_or_default();
-        Some(self.quiet_until.map_or(at + skew, |quiet| quiet.max(at + skew)))
-    }
-
-    /// When the alarm is raised: paths that die together do not fall silent at the same instant.
-    fn hold_alarm_at(&self) -> Option<Instant> {
-        let mut silent =
-            (0..self.legs.len()).filter(|index| self.legs[*index].sight(self.config.mode) == Sight::Silent);
-        if silent.all(|transport| self.alarms.is_raised(Alarm::AdvertPath { transport })) {
-            return None;
-        }
-        let interval = self.legs.iter().map(|leg| leg.machine.active_interval().duration()).max();
-        self.hold_since.map(|since| since + interval.unwrap_or_default())
-    }
-
-    /// When holding is over, if all that speaks against taking over is the heartbeat.
-    fn hold_ends(&self) -> Option<Instant> {
-        let silent = self.legs.iter().all(|leg| leg.sight(self.config.mode) == Sight::Silent);
-        self.hold_since.filter(|_| silent).zip(self.config.hold_max).map(|(since, max)| since + max)
     }
 
     pub(super) fn alarm(&mut self, alarm: Alarm, raised: bool) {
