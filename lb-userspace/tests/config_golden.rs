@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use lb_userspace::config::{Code, check_file, check_report, check_text};
+use lb_userspace::vrrp::{Version, interval::Interval, machine::Preempt, packet::Auth};
 
 /// The golden files by name. Cargo runs tests in the package's directory, so paths in the texts are the same everywhere.
 fn golden_files() -> Vec<PathBuf> {
@@ -106,6 +107,30 @@ fn the_classic_example_passes_without_warnings() {
     assert_eq!(backends, ["192.168.80.167:3306", "192.168.80.136:3306"]);
     let (text, ok) = check_report(Path::new("config/classic.toml"));
     assert!(ok && text.contains("config/classic.toml: OK\n") && text.contains("2 backends"), "{text}");
+}
+
+#[test]
+fn the_example_of_a_pair_is_the_classic_setup() {
+    let checked = check_file(Path::new("config/pair.toml"));
+    assert!(checked.diagnostics.is_empty(), "{}", checked.diagnostics);
+    let config = checked.config.expect("a configuration");
+    let vrrp = config.vrrp.as_ref().expect("[vrrp]");
+    assert_eq!((vrrp.version, vrrp.advert, vrrp.preempt), (Version::V2, Interval::SECOND, Preempt::Never));
+    assert_eq!(Some(vrrp.auth), Auth::pass("1111"));
+    let vips: Vec<_> = vrrp.vips.iter().map(|vip| (vip.address.to_string(), vip.prefix, vip.vrid)).collect();
+    assert_eq!(vips, [("10.80.1.243".to_owned(), 24, 52), ("192.168.80.111".to_owned(), 24, 51)]);
+    assert_eq!(config.director("d1").map(|director| director.priority), Ok(101));
+    assert_eq!(config.director("d2").map(|director| director.priority), Ok(100));
+    let refusal = config.director("db1").unwrap_err();
+    assert!(
+        refusal.contains("[director.db1]") && refusal.contains("d1, d2") && refusal.contains("--node"),
+        "{refusal}"
+    );
+    let (text, ok) = check_report(Path::new("config/pair.toml"));
+    assert!(ok && text.contains("192.168.80.111/24 on eth1, VRID 51\n"), "{text}");
+    assert!(text.contains("2 directors: d1 (priority 101), d2 (priority 100)\n"), "{text}");
+    let json = serde_json::to_string(&config).expect("JSON");
+    assert!(!json.contains("1111"), "the password is shown: {json}");
 }
 
 #[test]

@@ -17,6 +17,51 @@ pub(super) fn parse_ipv4_port(text: &str) -> Result<SocketAddrV4, Problem> {
     }
 }
 
+/// Reads the address of one host, without a port.
+pub(super) fn parse_ipv4(text: &str) -> Result<Ipv4Addr, Problem> {
+    if looks_like_ipv6(text) {
+        let message = format!("{} is an IPv6 address, which is not supported yet", quote(text));
+        return Err(Problem::new(Code::Ipv6, message, "give an IPv4 address, like `10.80.1.241`"));
+    }
+    if let Some((host, port)) = text.split_once(':')
+        && host.parse::<Ipv4Addr>().is_ok()
+    {
+        let message = format!("the port `{}` behind an address that takes none", quote(port).trim_matches('`'));
+        return Err(Problem::new(Code::BadAddress, message, format!("write the address alone: `{host}`")));
+    }
+    let ip = parse_host(text)?;
+    match unusable(ip) {
+        Some((what, help)) => Err(Problem::new(Code::UnusableAddress, format!("{ip} is {what}"), help)),
+        None => Ok(ip),
+    }
+}
+
+/// Reads `IPv4/PREFIX`: the address of one host, and the length of the network that it is in.
+pub(super) fn parse_ipv4_prefix(text: &str) -> Result<(Ipv4Addr, u8), Problem> {
+    let Some((host, prefix)) = text.split_once('/') else {
+        let ip = parse_ipv4(text)?;
+        let help = format!("write it with the length of its network, like `{ip}/24`");
+        return Err(Problem::new(Code::BadPrefix, format!("{ip} has no prefix length"), help));
+    };
+    let ip = parse_ipv4(host).map_err(|problem| Problem { part: Some(0..host.len()), ..problem })?;
+    let part = host.len() + 1..text.len();
+    let digits = !prefix.is_empty() && prefix.bytes().all(|b| b.is_ascii_digit());
+    let bits = match prefix.parse::<u8>() {
+        Ok(bits @ 1..=32) if digits => bits,
+        _ => {
+            let message = format!("{} is not a prefix length", quote(prefix));
+            let help = "the length of a network is 1 to 32, like 24 for 255.255.255.0";
+            return Err(Problem::new(Code::BadPrefix, message, help).at(part));
+        }
+    };
+    let hosts = u32::MAX.checked_shr(u32::from(bits)).unwrap_or(0);
+    if bits < 31 && (ip.to_bits() & hosts == 0 || ip.to_bits() & hosts == hosts) {
+        let message = format!("{ip} is the network or the broadcast address of its /{bits}");
+        return Err(Problem::new(Code::UnusableAddress, message, "give the address of one host in it"));
+    }
+    Ok((ip, bits))
+}
+
 /// Reads `IP:PORT` for a listening socket of the agent itself, `[IPv6]:PORT` and wildcards included.
 pub(super) fn parse_socket_addr(text: &str) -> Result<SocketAddr, Problem> {
     match text.parse::<SocketAddr>() {

@@ -82,6 +82,10 @@ codes! {
     UnusableAddress = 25,
     /// A host name where an IP address belongs.
     HostName = 26,
+    /// An address without the length of its network, or with one that no network has.
+    BadPrefix = 27,
+    /// A VRRP password of no or of more than 8 bytes.
+    BadPassword = 28,
 
     /// Not a name that the kernel accepts for an interface.
     BadInterfaceName = 30,
@@ -99,6 +103,10 @@ codes! {
     SocketPathLength = 36,
     /// Not a log filter.
     BadLogFilter = 37,
+    /// Not a name for a director or a process.
+    BadName = 38,
+    /// A number or an interval outside what VRRP or the tracking allows.
+    VrrpRange = 39,
 
     /// Two interfaces with one name.
     DuplicateInterface = 40,
@@ -118,6 +126,22 @@ codes! {
     SocketInPinDir = 47,
     /// More backends in one service than its ring has slots.
     RingFull = 48,
+    /// One VIP twice.
+    DuplicateVip = 49,
+    /// More VIPs than the ARP gate guards.
+    TooManyVips = 50,
+    /// A VIP or something tracked, but no `[vrrp]`.
+    WithoutVrrp = 51,
+    /// An interface that is no `[[interface]]`.
+    UnknownInterface = 52,
+    /// What the chosen VRRP version does not have.
+    WrongVersion = 53,
+    /// Unicast adverts to a director whose address is not given.
+    NoPeerAddress = 54,
+    /// A VIP that is some host's own address.
+    VipIsOwnAddress = 55,
+    /// Neither a script nor a process, or both.
+    ScriptOrProcess = 56,
 
     /// All backends of a service have weight 0.
     AllDrained = 60,
@@ -125,6 +149,10 @@ codes! {
     ShortEstablished = 61,
     /// Weights differ, but the scheduler does not look at them.
     WeightsUnused = 62,
+    /// A service whose address is no VIP, so that no director takes it over.
+    ServiceWithoutVip = 63,
+    /// A setting that does nothing beside another one.
+    WithoutEffect = 64,
 }
 
 impl Code {

@@ -108,6 +108,11 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, Problem> {
     Ok(value)
 }
 
+/// Reads a duration that may be zero.
+pub(super) fn parse_delay(text: &str) -> Result<Duration, Problem> {
+    if matches!(text, "0s" | "0ms") { Ok(Duration::ZERO) } else { parse_duration(text) }
+}
+
 fn too_long(text: &str) -> Problem {
     let message = format!("{} is longer than 30 days", quote(text));
     Problem::new(Code::DurationRange, message, "the longest duration is `30d`")

@@ -25,6 +25,7 @@ mod source;
 mod suggest;
 mod syntax;
 mod validate;
+mod vrrp;
 mod words;
 
 pub use crate::datapath::{Mode, TableSizes, Timeouts};
@@ -36,6 +37,7 @@ pub use memory::table_memory;
 pub use model::{AgentSettings, Backend, Config, Interface, Service};
 pub use report::check_report;
 pub use source::Location;
+pub use vrrp::{Director, Track, Tracked, Vip, Vrrp};
 
 use diagnostic::Sink;
 use source::Source;

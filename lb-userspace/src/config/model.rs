@@ -10,6 +10,7 @@ use lb_common::service::{NoConn, Scheduler};
 use serde::{Serialize, Serializer};
 
 use super::duration::format_duration;
+use super::vrrp::{Director, Vrrp};
 use crate::datapath::{Mode, TableSizes, Timeouts};
 
 /// A director's whole configuration. Both directors load the same file.
@@ -26,6 +27,10 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// The balanced services; at least one, names and listen addresses are unique.
     pub services: Vec<Service>,
+    /// The election between directors; `None`: this one is alone, and always Active.
+    pub vrrp: Option<Vrrp>,
+    /// Who takes part.
+    pub directors: Vec<Director>,
 }
 
 /// The `[agent]` section.

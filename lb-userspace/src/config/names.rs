@@ -58,6 +58,38 @@ pub(super) fn parse_service_name(text: &str) -> Result<String, Problem> {
     }
 }
 
+/// Reads the name of a director: its host name, or what `--node` says.
+pub(super) fn parse_director_name(text: &str) -> Result<String, Problem> {
+    parse_service_name(text).map_err(|problem| {
+        let help = "use the host name or another word of 1 to 63 letters, digits, `-`, `_` or `.`, for `--node`";
+        Problem {
+            code: Code::BadName,
+            message: problem.message.replace("service name", "director's name"),
+            help: help.into(),
+            ..problem
+        }
+    })
+}
+
+/// Reads the name of a process, as the kernel keeps it in `/proc/PID/comm`.
+pub(super) fn parse_process_name(text: &str) -> Result<String, Problem> {
+    let bad = |message: String| {
+        Problem::new(Code::BadName, message, "give the name that `ps -o comm` shows, without its directory")
+    };
+    if text.is_empty() {
+        return Err(bad("the name of the process is empty".into()));
+    }
+    if text.contains(['/', '\0', '\n']) {
+        return Err(bad(format!("{} is not the name of a process", quote(text))));
+    }
+    Ok(text.to_owned())
+}
+
+/// Reads the path of a program that the agent runs.
+pub(super) fn parse_program(text: &str) -> Result<PathBuf, Problem> {
+    parse_path(text, "/etc/lb/notify")
+}
+
 /// Reads the directory for pins. Whether it lies in a bpffs is a question for run time.
 pub(super) fn parse_pin_dir(text: &str) -> Result<PathBuf, Problem> {
     parse_path(text, "/sys/fs/bpf/lb")

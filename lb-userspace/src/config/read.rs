@@ -17,6 +17,7 @@ use super::model::{AgentSettings, Backend, Config, Interface, Service};
 use super::names::{parse_interface_name, parse_log_filter, parse_pin_dir, parse_service_name, parse_socket_path};
 use super::schema;
 use super::section::Section;
+use super::vrrp;
 use super::words::{parse_mode, parse_no_conn, parse_scheduler};
 use crate::datapath::{Mode, TableSizes, Timeouts};
 
@@ -45,6 +46,7 @@ pub(super) struct Draft {
     pub(super) timeouts: Timeouts,
     pub(super) interfaces: Vec<InterfaceDraft>,
     pub(super) services: Vec<ServiceDraft>,
+    pub(super) vrrp: vrrp::Draft,
 }
 
 /// An `[[interface]]`; the name is none when it was reported.
@@ -88,6 +90,7 @@ pub(super) fn read(root: &DeTable<'_>, end: Range<usize>, sink: &mut Sink) -> Op
         timeouts: Timeouts::default(),
         interfaces: Vec::new(),
         services: Vec::new(),
+        vrrp: vrrp::Draft::default(),
     };
     if let Some(section) = root.section("agent", &schema::AGENT, sink) {
         read_agent(section, &mut draft, sink);
@@ -112,6 +115,7 @@ pub(super) fn read(root: &DeTable<'_>, end: Range<usize>, sink: &mut Sink) -> Op
         }
         draft.services = sections.into_iter().map(|section| read_service(section, sink)).collect();
     }
+    draft.vrrp = vrrp::read(&mut root, sink);
     root.finish(sink);
     Some(draft)
 }
@@ -250,13 +254,14 @@ fn read_backend(mut section: Section<'_>, sink: &mut Sink) -> BackendDraft {
 impl Draft {
     /// The configuration, when nothing in it was reported as an error.
     pub(super) fn build(self) -> Option<Config> {
-        let Self { agent, tables, timeouts, interfaces, services, .. } = self;
+        let Self { agent, tables, timeouts, interfaces, services, vrrp, .. } = self;
         let interfaces = interfaces
             .into_iter()
             .map(|InterfaceDraft { name, mode }| Some(Interface { name: name?.into_inner(), mode }))
             .collect::<Option<_>>()?;
         let services = services.into_iter().map(ServiceDraft::build).collect::<Option<_>>()?;
-        Some(Config { agent, interfaces, tables, timeouts, services })
+        let (vrrp, directors) = vrrp.build()?;
+        Some(Config { agent, interfaces, tables, timeouts, services, vrrp, directors })
     }
 }
 

@@ -4,8 +4,10 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::diagnostic::counted;
+use super::duration::format_duration;
 use super::memory::table_memory;
 use super::model::{Config, Interface};
+use super::vrrp::Vip;
 use super::{Checked, check_file};
 
 /// Checks the file at `path` and describes the outcome for a person: the text ends with a newline and the flag is
@@ -42,6 +44,20 @@ fn summary(config: &Config) -> String {
         for backend in &service.backends {
             lines.push(format!("      -> {} weight {}", backend.address, backend.weight));
         }
+    }
+    if let Some(vrrp) = &config.vrrp {
+        lines.push(format!(
+            "  VRRP version {}, an advert every {}, {} that move together",
+            vrrp.version.number(),
+            format_duration(vrrp.advert.duration()),
+            counted(vrrp.vips.len(), "VIP")
+        ));
+        for Vip { address, prefix, interface, vrid } in &vrrp.vips {
+            lines.push(format!("    {address}/{prefix} on {interface}, VRID {vrid}"));
+        }
+        let directors = config.directors.iter();
+        let directors: Vec<String> = directors.map(|d| format!("{} (priority {})", d.name, d.priority)).collect();
+        lines.push(format!("  {}: {}", counted(directors.len(), "director"), directors.join(", ")));
     }
     lines.push(format!("  kernel memory of the large tables: {}", mebibytes(total)));
     let of_what = [

@@ -12,6 +12,10 @@ pub(super) enum Kind {
     Section,
     /// `[[name]]`, any number of times.
     Sections,
+    /// `[name.X]`, any number of times with names that the operator gives.
+    Named,
+    /// `{ x = … }` with names that the operator gives.
+    Entries,
 }
 
 /// A key of a room.
@@ -42,6 +46,14 @@ const fn sections(name: &'static str) -> Key {
     Key { name, kind: Kind::Sections, example: "" }
 }
 
+const fn named(name: &'static str) -> Key {
+    Key { name, kind: Kind::Named, example: "" }
+}
+
+const fn entries(name: &'static str, example: &'static str) -> Key {
+    Key { name, kind: Kind::Entries, example }
+}
+
 pub(super) static ROOT: Room = Room {
     path: "",
     many: false,
@@ -52,6 +64,10 @@ pub(super) static ROOT: Room = Room {
         section("table"),
         section("timeouts"),
         sections("service"),
+        section("vrrp"),
+        sections("vip"),
+        sections("track"),
+        named("director"),
     ],
 };
 
@@ -111,10 +127,53 @@ pub(super) static BACKEND: Room = Room {
     keys: &[value("address", "\"192.168.80.167:3306\""), value("weight", "1")],
 };
 
-static ROOMS: [&Room; 7] = [&ROOT, &AGENT, &INTERFACE, &TABLE, &TIMEOUTS, &SERVICE, &BACKEND];
+pub(super) static VRRP: Room = Room {
+    path: "vrrp",
+    many: false,
+    keys: &[
+        value("version", "3"),
+        value("advert", "\"100ms\""),
+        value("auth", "\"1111\""),
+        value("checksum", "\"rfc9568\""),
+        value("preempt", "false"),
+        value("preempt_delay", "\"30s\""),
+        value("strict", "false"),
+        value("virtual_mac", "false"),
+        value("unicast", "false"),
+        value("notify", "\"/etc/lb/notify\""),
+    ],
+};
+
+pub(super) static VIP: Room = Room {
+    path: "vip",
+    many: true,
+    keys: &[value("address", "\"10.80.1.243/24\""), value("interface", "\"eth0\""), value("vrid", "52")],
+};
+
+pub(super) static TRACK: Room = Room {
+    path: "track",
+    many: true,
+    keys: &[
+        value("script", "\"/etc/lb/check-disk\""),
+        value("process", "\"mysqlrouter\""),
+        value("interval", "\"2s\""),
+        value("timeout", "\"2s\""),
+        value("rise", "2"),
+        value("fall", "2"),
+    ],
+};
+
+pub(super) static DIRECTOR: Room = Room {
+    path: "director.NAME",
+    many: false,
+    keys: &[value("priority", "100"), entries("addresses", "{ eth0 = \"10.80.1.241\" }")],
+};
+
+static ROOMS: [&Room; 11] =
+    [&ROOT, &AGENT, &INTERFACE, &TABLE, &TIMEOUTS, &SERVICE, &BACKEND, &VRRP, &VIP, &TRACK, &DIRECTOR];
 
 /// What other balancers call it, and where it is here.
-const FOREIGN: [(&str, &str); 11] = [
+const FOREIGN: [(&str, &str); 24] = [
     ("virtual_server", "[[service]]"),
     ("virtual", "[[service]]"),
     ("real_server", "[[service.backend]]"),
@@ -125,7 +184,20 @@ const FOREIGN: [(&str, &str); 11] = [
     ("algorithm", "`scheduler` of [[service]]"),
     ("balance", "`scheduler` of [[service]]"),
     ("bind", "`listen` of [[service]]"),
-    ("virtual_ipaddress", "`listen` of [[service]]"),
+    ("virtual_ipaddress", "[[vip]]"),
+    ("vrrp_instance", "[vrrp] with a [[vip]] for each address"),
+    ("vrrp_sync_group", "always so: all [[vip]]s move together"),
+    ("virtual_router_id", "`vrid` of [[vip]]"),
+    ("advert_int", "`advert` of [vrrp]"),
+    ("auth_type", "`auth` of [vrrp], the password itself,"),
+    ("auth_pass", "`auth` of [vrrp]"),
+    ("authentication", "`auth` of [vrrp]"),
+    ("nopreempt", "`preempt = false` of [vrrp], which is the default,"),
+    ("use_vmac", "`virtual_mac` of [vrrp]"),
+    ("unicast_peer", "`unicast` of [vrrp] with `addresses` of [director.NAME]"),
+    ("vrrp_script", "[[track]]"),
+    ("track_script", "[[track]]"),
+    ("track_process", "[[track]]"),
 ];
 
 /// What to do about an unknown key.
@@ -197,7 +269,8 @@ impl Room {
     /// A key of this room as it is written: `weight`, `[agent]`, `[[service.backend]]`.
     fn show(&self, key: &Key) -> String {
         match key.kind {
-            Kind::Value => format!("`{}`", key.name),
+            Kind::Value | Kind::Entries => format!("`{}`", key.name),
+            Kind::Named => self.child_title(&format!("{}.NAME", key.name), false),
             kind => self.child_title(key.name, kind == Kind::Sections),
         }
     }

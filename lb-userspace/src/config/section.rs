@@ -63,13 +63,7 @@ impl<'a> Section<'a> {
             self.wrong_type(name, "a string", value, span, sink);
             return None;
         };
-        match parse(text) {
-            Ok(value) => Some(Spanned::new(span, value)),
-            Err(Problem { code, message, help, part }) => {
-                sink.report(code, part_of(span, text, part), message, help);
-                None
-            }
-        }
+        checked(parse(text), span, text, sink)
     }
 
     /// As [`Section::parsed`], and absence is reported too.
@@ -79,13 +73,18 @@ impl<'a> Section<'a> {
         parse: impl FnOnce(&str) -> Result<T, Problem>,
         sink: &mut Sink,
     ) -> Option<Spanned<T>> {
+        self.must_have(name);
+        self.parsed(name, parse, sink)
+    }
+
+    /// Reports that a key is absent, if it is.
+    pub(super) fn must_have(&mut self, name: &'static str) {
         if !self.has(name) {
             let example = self.example(name);
             let message = format!("{} has no `{name}`", self.room.title());
             let help = format!("add a line like `{name} = {example}`");
             self.missing(name, Code::MissingKey, self.header(), &message, &help);
         }
-        self.parsed(name, parse, sink)
     }
 
     /// Says that `name` is not there and must be, unless a key turns out to be its misspelling.
@@ -117,6 +116,16 @@ impl<'a> Section<'a> {
                 None
             }
         }
+    }
+
+    /// `true` or `false`.
+    pub(super) fn boolean(&mut self, name: &'static str, sink: &mut Sink) -> Option<Spanned<bool>> {
+        let Found { value, span } = self.take(name)?;
+        let DeValue::Boolean(value) = value else {
+            self.wrong_type(name, "true or false", value, span, sink);
+            return None;
+        };
+        Some(Spanned::new(span, *value))
     }
 
     /// The section `[name]`, if it is there.
@@ -168,6 +177,60 @@ impl<'a> Section<'a> {
                 None
             }
         }
+    }
+
+    /// All sections `[name.X]` with a name that `parse` understands. None when something else stands there.
+    pub(super) fn named<T>(
+        &mut self,
+        name: &'static str,
+        room: &'static Room,
+        parse: impl Fn(&str) -> Result<T, Problem>,
+        sink: &mut Sink,
+    ) -> Option<Vec<(Spanned<T>, Section<'a>)>> {
+        let Some(Found { value, span }) = self.take(name) else { return Some(Vec::new()) };
+        let DeValue::Table(table) = value else {
+            let message = format!("`{name}`: expected a section for each name");
+            sink.report(Code::WrongType, span, message, format!("write {} on a line of its own", room.title()));
+            return None;
+        };
+        let mut sections = Vec::with_capacity(table.len());
+        for (key, value) in table {
+            let DeValue::Table(inner) = value.get_ref() else {
+                let message = format!("{} {} needs a name of its own", quote(key.get_ref()), room.place());
+                sink.report(Code::WrongType, key.span(), message, format!("write it below {}", room.title()));
+                continue;
+            };
+            let span = if value.span().is_empty() { key.span() } else { value.span() };
+            if let Some(parsed) = checked(parse(key.get_ref()), key.span(), key.get_ref(), sink) {
+                sections.push((parsed, Section::new(room, span, inner)));
+            }
+        }
+        Some(sections)
+    }
+
+    /// The strings of `name = { x = "…" }` with what `parse` makes of each.
+    pub(super) fn entries<T>(
+        &mut self,
+        name: &'static str,
+        parse: impl Fn(&str) -> Result<T, Problem>,
+        sink: &mut Sink,
+    ) -> Vec<(Spanned<String>, Spanned<T>)> {
+        let Some(Found { value, span }) = self.take(name) else { return Vec::new() };
+        let DeValue::Table(table) = value else {
+            self.wrong_type(name, "a table", value, span, sink);
+            return Vec::new();
+        };
+        let mut found = Vec::with_capacity(table.len());
+        for (key, value) in table {
+            let DeValue::String(text) = value.get_ref() else {
+                self.wrong_type(name, "strings in it", value.get_ref(), value.span(), sink);
+                continue;
+            };
+            if let Some(parsed) = checked(parse(text), value.span(), text, sink) {
+                found.push((Spanned::new(key.span(), key.get_ref().to_string()), parsed));
+            }
+        }
+        found
     }
 
     /// Reports every key that was not taken, and what is missing.
@@ -230,6 +293,17 @@ impl<'a> Section<'a> {
             _ => format!("write it like `{name} = {}`", self.example(name)),
         };
         sink.report(Code::WrongType, span, format!("`{name}`: expected {expected}, found {found}"), help);
+    }
+}
+
+/// What a parser made of the string at `span`; its refusal is reported.
+fn checked<T>(parsed: Result<T, Problem>, span: Range<usize>, text: &str, sink: &mut Sink) -> Option<Spanned<T>> {
+    match parsed {
+        Ok(value) => Some(Spanned::new(span, value)),
+        Err(Problem { code, message, help, part }) => {
+            sink.report(code, part_of(span, text, part), message, help);
+            None
+        }
     }
 }
 

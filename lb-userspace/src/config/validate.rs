@@ -13,6 +13,7 @@ use toml::Spanned;
 use super::code::Code;
 use super::diagnostic::{Sink, counted};
 use super::read::{Draft, ServiceDraft};
+use super::vrrp;
 
 /// A service's region in the ring table has two halves, the one in use and the next; each backend needs a slot in both.
 const MAX_PER_SERVICE: u32 = RING_SLOTS / 2;
@@ -54,6 +55,8 @@ pub(super) fn validate(draft: &Draft, sink: &mut Sink) {
     }
     loops(services, sink);
     capacities(draft, sink);
+    let interfaces: Vec<_> = draft.interfaces.iter().filter_map(|interface| interface.name.as_ref()).collect();
+    vrrp::validate(&draft.vrrp, &interfaces, services, sink);
 
     if let Some(at) = &draft.control_socket_at
         && draft.agent.control_socket.starts_with(&draft.agent.pin_dir)

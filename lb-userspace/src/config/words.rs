@@ -6,10 +6,10 @@ use super::code::Code;
 use super::problem::Problem;
 use super::source::quote;
 use super::suggest::nearest;
-use crate::datapath::Mode;
+use crate::{datapath::Mode, vrrp::packet::ChecksumKind};
 
 /// What other balancers, drivers and people call it, and the word here.
-const SYNONYMS: [(&str, &str); 14] = [
+const SYNONYMS: [(&str, &str); 17] = [
     ("round-robin", "rr"),
     ("round_robin", "rr"),
     ("roundrobin", "rr"),
@@ -24,6 +24,9 @@ const SYNONYMS: [(&str, &str); 14] = [
     ("skb", "xdp-generic"),
     ("reset", "rst"),
     ("reject", "rst"),
+    ("rfc5798", "pseudo-header"),
+    ("pseudo_header", "pseudo-header"),
+    ("v3_checksum_as_v2", "rfc9568"),
 ];
 
 /// Reads the `mode` of an interface.
@@ -39,6 +42,12 @@ pub(super) fn parse_scheduler(text: &str) -> Result<Scheduler, Problem> {
 /// Reads the `no_conn` of a service.
 pub(super) fn parse_no_conn(text: &str) -> Result<NoConn, Problem> {
     one_of(text, "a no_conn policy", NoConn::ALL, |policy| policy.name())
+}
+
+/// Reads the `checksum` of `[vrrp]`.
+pub(super) fn parse_checksum(text: &str) -> Result<ChecksumKind, Problem> {
+    let all = [ChecksumKind::Message, ChecksumKind::PseudoHeader];
+    one_of(text, "a way to compute the checksum", &all, |kind| kind.name())
 }
 
 fn one_of<T: Copy>(text: &str, what: &str, all: &[T], name: impl Fn(T) -> &'static str) -> Result<T, Problem> {

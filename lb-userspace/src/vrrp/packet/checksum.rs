@@ -18,6 +18,17 @@ pub enum ChecksumKind {
     PseudoHeader,
 }
 
+impl ChecksumKind {
+    /// Its word in the config and in the status.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Message => "rfc9568",
+            Self::PseudoHeader => "pseudo-header",
+        }
+    }
+}
+
 /// The checksum field of a message whose field is zero; `source` and `destination` are of the IP header.
 pub(super) fn compute(kind: ChecksumKind, message: &[u8], source: Ipv4Addr, destination: Ipv4Addr) -> u16 {
     !sum(kind, message, source, destination)
