@@ -1,4 +1,5 @@
-//! Atomic instructions of BPF v3, which Rust offers no stable name for on this target.
+//! Instructions of BPF that Rust offers no stable name for on this target: atomics of v3, and what keeps the compiler
+//! from knowing too much.
 
 use core::arch::asm;
 
@@ -30,4 +31,14 @@ pub(crate) unsafe fn fetch_or(at: *mut u64, bits: u64) -> u64 {
         asm!("{old} = atomic_fetch_or((u64 *)({at} + 0), {old})", old = inout(reg) old, at = in(reg) at);
     }
     old
+}
+
+/// The same pointer, of which the compiler knows nothing: a test for null stays a test of this very register. Verifiers
+/// before Linux 6.8 forget what two copies of a value have in common once one of them was on the stack.
+#[inline(always)]
+pub(crate) fn opaque<T>(at: *mut T) -> *mut T {
+    let mut same = at;
+    // SAFETY: it moves a register onto itself. (Without an instruction, the line table would be refused.)
+    unsafe { asm!("{same} = {same}", same = inout(reg) same, options(nomem, nostack, preserves_flags)) };
+    same
 }

@@ -10,7 +10,7 @@ use lb_common::{
     tcp::{self, State, flag},
 };
 
-use crate::{count, events, forward, load, maps::CONNS};
+use crate::{atomic, count, events, forward, load, maps::CONNS};
 
 /// What such a packet means.
 #[derive(PartialEq, Eq)]
@@ -56,8 +56,9 @@ pub(crate) fn note(packet: &Tcp, key: &FlowKey, conn: &mut Conn) -> Outcome {
     let after = state(is_forward, conn.seen, peer_seen);
     if after != before {
         if before.is_active() {
-            let forward_entry = if is_forward { Some(&raw mut *conn) } else { other };
-            if let Some(entry) = forward_entry {
+            let entry = if is_forward { &raw mut *conn } else { other.unwrap_or(core::ptr::null_mut()) };
+            let entry = atomic::opaque(entry);
+            if !entry.is_null() {
                 // SAFETY: that it is.
                 unsafe { load::uncount(entry) };
             }
