@@ -40,7 +40,7 @@ pub mod map {
     pub const STATS: &str = "stats";
     /// Backend id → [`crate::backend::Load`].
     pub const LOADS: &str = "loads";
-    /// [`crate::counter::Counter`] → `u64`, per CPU.
+    /// 0 → [`crate::counter::Counters`], per CPU.
     pub const COUNTERS: &str = "counters";
     /// 0 → [`crate::control::Control`].
     pub const CONTROL: &str = "control";

@@ -8,33 +8,43 @@ use core::{fmt, net::Ipv4Addr};
 /// An IPv4 address, its bytes in network order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C, align(4))]
-pub struct Ipv4(pub [u8; 4]);
+pub struct Ipv4 {
+    /// Its four numbers as people write them. A field with a name, because `bpftool map dump` prints names.
+    pub octets: [u8; 4],
+}
 
 impl Ipv4 {
+    /// The address with these four numbers.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(octets: [u8; 4]) -> Self {
+        Self { octets }
+    }
+
     /// The address as the word that a load from the packet gives.
     #[inline(always)]
     #[must_use]
     pub const fn word(self) -> u32 {
-        u32::from_ne_bytes(self.0)
+        u32::from_ne_bytes(self.octets)
     }
 
     /// The address from a word loaded from the packet.
     #[inline(always)]
     #[must_use]
     pub const fn from_word(word: u32) -> Self {
-        Self(word.to_ne_bytes())
+        Self::new(word.to_ne_bytes())
     }
 }
 
 impl From<Ipv4Addr> for Ipv4 {
     fn from(addr: Ipv4Addr) -> Self {
-        Self(addr.octets())
+        Self::new(addr.octets())
     }
 }
 
 impl From<Ipv4> for Ipv4Addr {
     fn from(addr: Ipv4) -> Self {
-        Self::from(addr.0)
+        Self::from(addr.octets)
     }
 }
 

@@ -158,8 +158,8 @@ mod tests {
     use crate::MapType;
     use core::mem::offset_of;
 
-    const CLIENT: Ipv4 = Ipv4([10, 80, 1, 1]);
-    const VIP: Ipv4 = Ipv4([10, 80, 1, 243]);
+    const CLIENT: Ipv4 = Ipv4::new([10, 80, 1, 1]);
+    const VIP: Ipv4 = Ipv4::new([10, 80, 1, 243]);
 
     #[test]
     fn the_value_fills_one_cache_line_without_padding() {

@@ -61,7 +61,7 @@ impl Default for Control {
             syn_recv_jiffies: 15_000,
             clock_jiffies: 0,
             clock_ns: 0,
-            vips: [Ipv4([0; 4]); MAX_VIPS],
+            vips: [Ipv4::new([0; 4]); MAX_VIPS],
             arp_gate: ArpGate::Off,
             reserved: [0; 3],
             heartbeat_jiffies: 0,
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn the_filter_admits_what_it_was_told_and_little_else() {
         let mut control = Control::default();
-        let vip = Ipv4([10, 80, 1, 243]);
+        let vip = Ipv4::new([10, 80, 1, 243]);
         control.admit(vip, 3306);
         let bit = filter_bit(vip.word(), 3306);
         assert!(bit < 64 * FILTER_WORDS as u32);

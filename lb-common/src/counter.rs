@@ -1,63 +1,77 @@
 //! The counters of the packet path: every drop has a name, and so has every turn off the straight way.
 
-use crate::layout::byte_enum;
+use crate::layout::{byte_enum, map_type};
 
-byte_enum! {
-    /// One per-CPU counter; its number is the index in `counters`.
-    pub enum Counter {
-        /// A SYN for a service found no backend that takes new conns.
-        NoBackend = 0 => "no_backend",
-        /// A packet of a service belongs to no conn and opens none.
-        NoConn = 1 => "no_conn",
-        /// The table of established conns is full.
-        TableFull = 2 => "table_full",
-        /// The table of half-open conns took no entry.
-        HalfOpenFull = 3 => "half_open_full",
-        /// The ACK that should complete a handshake does not acknowledge the backend's SYN.
-        BadHandshake = 4 => "bad_handshake",
-        /// No free source port towards the backend: another conn of the client uses the same 4-tuple.
-        PortCollision = 5 => "port_collision",
-        /// A fragment of a packet of a service.
-        Fragment = 6 => "fragment",
-        /// The time to live ran out.
-        Ttl = 7 => "ttl_exceeded",
-        /// No route to the next hop.
-        NoRoute = 8 => "no_route",
-        /// The next hop's link-layer address is not known, and the hook cannot ask for it.
-        NoNeighbour = 9 => "no_neighbour",
-        /// A helper of the kernel refused to rewrite the packet.
-        RewriteFailed = 10 => "rewrite_failed",
+/// The enum and the struct of the same list: `Variant = number => field`.
+macro_rules! counters {
+    ($($(#[$meta:meta])* $variant:ident = $value:literal => $field:ident),+ $(,)?) => {
+        byte_enum! {
+            /// One counter; its number is the place of its word in [`Counters`].
+            pub enum Counter { $($(#[$meta])* $variant = $value => stringify!($field)),+ }
+        }
 
-        /// A conn of a backend that is down: its sender was answered with a RST.
-        ResetDown = 11 => "reset_backend_down",
-        /// A packet of a service without a conn: its sender was answered with a RST.
-        ResetNoConn = 12 => "reset_no_conn",
-        /// An ARP request for a VIP that this director must not answer.
-        ArpGate = 13 => "arp_gate",
+        /// The counters of one CPU. Each has the name of its field, so that `bpftool map dump` prints it.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[repr(C)]
+        pub struct Counters { $($(#[$meta])* pub $field: u64),+ }
 
-        /// A TCP header whose lengths contradict each other or the IP header: left to the kernel, which discards it.
-        Malformed = 14 => "malformed",
-        /// A conn was opened: its SYN was forwarded.
-        Opened = 15 => "conns_opened",
-        /// A conn's handshake completed.
-        Established = 16 => "conns_established",
-        /// A SYN was sent again.
-        SynAgain = 17 => "syn_again",
-        /// A SYN took over the flow key of a closed conn.
-        Reused = 18 => "keys_reused",
-        /// A conn got another source port towards the backend.
-        PortRemapped = 19 => "ports_remapped",
-        /// A RST outside the sequence: forwarded, but the conn stays.
-        BlindRst = 20 => "rst_implausible",
-        /// A next hop was looked up.
-        HopLookup = 21 => "hop_lookups",
-        /// A packet was left to the TC program behind XDP, untouched.
-        Deferred = 22 => "deferred_to_tc",
-        /// The event ring was full: the agent must scan the tables.
-        EventLost = 23 => "events_lost",
-        /// An ICMP error about a packet of a conn was translated.
-        IcmpError = 24 => "icmp_errors",
-    }
+        map_type!(Counters, size = 8 * Counter::ALL.len(), enums = {});
+    };
+}
+
+counters! {
+    /// A SYN for a service found no backend that takes new conns.
+    NoBackend = 0 => no_backend,
+    /// A packet of a service belongs to no conn and opens none.
+    NoConn = 1 => no_conn,
+    /// The table of established conns is full.
+    TableFull = 2 => table_full,
+    /// The table of half-open conns took no entry.
+    HalfOpenFull = 3 => half_open_full,
+    /// The ACK that should complete a handshake does not acknowledge the backend's SYN.
+    BadHandshake = 4 => bad_handshake,
+    /// No free source port towards the backend: another conn of the client uses the same 4-tuple.
+    PortCollision = 5 => port_collision,
+    /// A fragment of a packet of a service.
+    Fragment = 6 => fragment,
+    /// The time to live ran out.
+    Ttl = 7 => ttl_exceeded,
+    /// No route to the next hop.
+    NoRoute = 8 => no_route,
+    /// The next hop's link-layer address is not known, and the hook cannot ask for it.
+    NoNeighbour = 9 => no_neighbour,
+    /// A helper of the kernel refused to rewrite the packet.
+    RewriteFailed = 10 => rewrite_failed,
+
+    /// A conn of a backend that is down: its sender was answered with a RST.
+    ResetDown = 11 => reset_backend_down,
+    /// A packet of a service without a conn: its sender was answered with a RST.
+    ResetNoConn = 12 => reset_no_conn,
+    /// An ARP request for a VIP that this director must not answer.
+    ArpGate = 13 => arp_gate,
+
+    /// A TCP header whose lengths contradict each other or the IP header: left to the kernel, which discards it.
+    Malformed = 14 => malformed,
+    /// A conn was opened: its SYN was forwarded.
+    Opened = 15 => conns_opened,
+    /// A conn's handshake completed.
+    Established = 16 => conns_established,
+    /// A SYN was sent again.
+    SynAgain = 17 => syn_again,
+    /// A SYN took over the flow key of a closed conn.
+    Reused = 18 => keys_reused,
+    /// A conn got another source port towards the backend.
+    PortRemapped = 19 => ports_remapped,
+    /// A RST outside the sequence: forwarded, but the conn stays.
+    BlindRst = 20 => rst_implausible,
+    /// A next hop was looked up.
+    HopLookup = 21 => hop_lookups,
+    /// A packet was left to the TC program behind XDP, untouched.
+    Deferred = 22 => deferred_to_tc,
+    /// The event ring was full: the agent must scan the tables.
+    EventLost = 23 => events_lost,
+    /// An ICMP error about a packet of a conn was translated.
+    IcmpError = 24 => icmp_errors,
 }
 
 impl Counter {

@@ -56,7 +56,7 @@ pub unsafe trait MapType: Copy {
 
 /// Implements [`MapType`]: `map_type!(Conn, size = 64, enums = { dir: Direction, … })`.
 macro_rules! map_type {
-    ($type:ty, size = $size:literal, enums = { $($field:ident $(. $inner:ident)? : $enum:ty),* $(,)? }) => {
+    ($type:ty, size = $size:expr, enums = { $($field:ident $(. $inner:ident)? : $enum:ty),* $(,)? }) => {
         const _: () = assert!(core::mem::size_of::<$type>() == $size, concat!("size of ", stringify!($type)));
         // SAFETY: repr(C) without padding (the size is the sum of the fields: asserted in the tests), enums checked.
         unsafe impl $crate::MapType for $type {
@@ -83,7 +83,7 @@ pub(crate) use map_type;
 macro_rules! byte_enum {
     (
         $(#[$meta:meta])*
-        pub enum $name:ident { $($(#[$vmeta:meta])* $variant:ident = $value:literal => $text:literal),+ $(,)? }
+        pub enum $name:ident { $($(#[$vmeta:meta])* $variant:ident = $value:literal => $text:expr),+ $(,)? }
     ) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

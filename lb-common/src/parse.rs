@@ -348,7 +348,7 @@ mod tests {
             for options in [0, 4, 40] {
                 let f = frame(tags, options);
                 let Parsed::Tcp(p) = run(&f) else { panic!("{tags} tags, {options} bytes of options") };
-                assert_eq!(p.key(), FlowKey::tcp(Ipv4([10, 80, 1, 1]), 40000, Ipv4([10, 80, 1, 243]), 3306));
+                assert_eq!(p.key(), FlowKey::tcp(Ipv4::new([10, 80, 1, 1]), 40000, Ipv4::new([10, 80, 1, 243]), 3306));
                 assert_eq!((p.seq(), p.ack(), p.payload, p.ttl()), (7, 9, 3, 64));
                 assert_eq!(p.seq_end(), 7 + 3 + 1);
                 assert_eq!(p.tcp_len, 23);

@@ -9,7 +9,7 @@ use lb_common::{
     backend::{Backend, Load},
     conn::{Conn, FlowKey},
     control::Control,
-    counter::Counter,
+    counter::Counters,
     event::Event,
     link::{LINK_SLOTS, Link},
     service::{Cursor, RingSlot, Service, ServiceKey},
@@ -49,9 +49,9 @@ pub(crate) static STATS: PerCpuArray<BackendStats, { abi::MAX_BACKENDS as usize 
 #[btf_map(name = "loads")]
 pub(crate) static LOADS: Array<Load, { abi::MAX_BACKENDS as usize }> = Array::new();
 
-/// [`Counter`] → count, per CPU.
+/// All counters. Counted per CPU, summed by the agent.
 #[btf_map(name = "counters")]
-pub(crate) static COUNTERS: PerCpuArray<u64, { Counter::COUNT as usize }> = PerCpuArray::new();
+pub(crate) static COUNTERS: PerCpuArray<Counters, 1> = PerCpuArray::new();
 
 /// The agent's few words to the packet path. Written by the agent and by `lb_clock`; read on every packet.
 #[btf_map(name = "control")]

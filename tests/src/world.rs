@@ -133,11 +133,11 @@ impl World {
 }
 
 /// The client's address.
-pub const CLIENT: Ipv4 = Ipv4([10, 80, 1, 1]);
+pub const CLIENT: Ipv4 = Ipv4::new([10, 80, 1, 1]);
 /// The VIP.
-pub const VIP: Ipv4 = Ipv4([10, 80, 1, 243]);
+pub const VIP: Ipv4 = Ipv4::new([10, 80, 1, 243]);
 /// The backend's address.
-pub const BACKEND: Ipv4 = Ipv4([192, 168, 80, 167]);
+pub const BACKEND: Ipv4 = Ipv4::new([192, 168, 80, 167]);
 
 /// One service with one backend.
 #[must_use]

@@ -3,6 +3,7 @@
 
 use std::net::Ipv4Addr;
 
+use lb_common::counter::Counter;
 use lb_tests::checks::{Sessions, Setting};
 use lb_tests::lab::{Lab, addr};
 use serde_json::{Value, json};
@@ -18,9 +19,7 @@ fn lab() -> (Lab, Sessions) {
 
 /// An address is a struct with one field, its four numbers.
 fn address(value: &Value) -> Ipv4Addr {
-    let fields = value.as_object().unwrap_or_else(|| panic!("an address is a struct, not {value}"));
-    assert_eq!(fields.len(), 1, "{value}");
-    let numbers = fields.values().next().cloned().unwrap_or_default();
+    let numbers = value["octets"].clone();
     let octets: [u8; 4] = serde_json::from_value(numbers).unwrap_or_else(|_| panic!("not four numbers: {value}"));
     octets.into()
 }
@@ -68,6 +67,18 @@ fn bpftool_prints_services_backends_and_conns_with_the_names_of_fields_and_varia
             assert_eq!((address(&value["src"]), address(&value["dst"])), (addr::VIP, CLIENT));
         }
     }
+
+    let counters = d1.map_dump("counters").unwrap();
+    let [all] = counters.as_slice() else { panic!("{counters:?}") };
+    println!("{all:#}");
+    let sum = |name: &str| -> u64 {
+        let cpus = all["values"].as_array().unwrap();
+        cpus.iter().map(|cpu| cpu["value"][name].as_u64().unwrap_or_else(|| panic!("no field {name} in {cpu}"))).sum()
+    };
+    assert_eq!((sum("conns_opened"), sum("conns_established"), sum("no_backend")), (4, 4, 0));
+    for counter in Counter::ALL {
+        sum(counter.name());
+    }
 }
 
 /// What people see, as opposed to programs: the plain form.
@@ -76,9 +87,13 @@ fn the_plain_dump_reads_like_a_struct() {
     let (lab, _sessions) = lab();
     let path = lab.d1().pins().join("conns").display().to_string();
     let text = lab.d1().host().check(&["bpftool", "map", "dump", "pinned", &path]).unwrap();
-    for words in
-        ["[10,80,1,1\n", "\"dport\": 3306", "\"proto\": \"Tcp\"", "\"dir\": \"Forward\"", "\"dir\": \"Reverse\""]
-    {
+    for words in [
+        "\"octets\": [10,80,1,1\n",
+        "\"dport\": 3306",
+        "\"proto\": \"Tcp\"",
+        "\"dir\": \"Forward\"",
+        "\"dir\": \"Reverse\"",
+    ] {
         assert!(text.contains(words), "{words} is not in:\n{text}");
     }
 }

@@ -30,7 +30,7 @@ fn conn(number: u32, jiffies: u32) -> [(FlowKey, Conn); 2] {
     // 16,384 ports each, from 11.0.0.0 on.
     let client = Ipv4::from(std::net::Ipv4Addr::from(0x0b00_0000 + number / 16_384));
     let (port, vip) = (40_000 + (number % 16_384) as u16, Ipv4::from(addr::VIP));
-    let backend = Ipv4([192, 168, 80, 167]);
+    let backend = Ipv4::new([192, 168, 80, 167]);
     let forward = Conn {
         src: client,
         dst: backend,

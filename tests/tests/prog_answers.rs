@@ -123,7 +123,7 @@ fn the_arp_gate_opens_only_for_a_living_active_agent() {
         let mut ask = |gate: ArpGate, age: u32, frame: Vec<u8>| {
             let control = bench.tables.control().unwrap();
             let mut vips = control.vips;
-            vips[..2].copy_from_slice(&[Ipv4([10, 80, 1, 243]), Ipv4([192, 168, 80, 111])]);
+            vips[..2].copy_from_slice(&[Ipv4::new([10, 80, 1, 243]), Ipv4::new([192, 168, 80, 111])]);
             let heartbeat = now.wrapping_sub(age);
             let control = Control { arp_gate: gate, vips, heartbeat, heartbeat_jiffies: 50_000, ..control };
             bench.tables.set_control(control).unwrap();

@@ -82,7 +82,7 @@ fn the_cursor_outlives_a_change_of_the_ring() {
         assert_eq!(picks(bench, 4), [B1, B2, B3, B1], "{}", bench.hook());
         // The agent fills the other half and then switches to it: the first backend drains.
         bench.tables.put_ring(4, &[1, 2]).unwrap();
-        let key = ServiceKey::tcp(lb_common::addr::Ipv4([10, 80, 1, 243]), 3306);
+        let key = ServiceKey::tcp(lb_common::addr::Ipv4::new([10, 80, 1, 243]), 3306);
         let service = bench.tables.service(&key).unwrap();
         bench.tables.put_service(key, Service { ring_start: 4, ring_len: 2, ..service }).unwrap();
         let syn = |bench: &mut Bench, port| pick(bench, ([10, 80, 1, 1].into(), port), LISTEN);

@@ -158,8 +158,8 @@ fn tc_program(world: &World) -> aya::Ebpf {
 fn syn(port: u16) -> Vec<u8> {
     let mut frame = vec![0; 12];
     frame.extend([8, 0, 0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0]);
-    frame.extend(CLIENT.0);
-    frame.extend(VIP.0);
+    frame.extend(CLIENT.octets);
+    frame.extend(VIP.octets);
     frame.extend(port.to_be_bytes());
     frame.extend(3306_u16.to_be_bytes());
     frame.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, flag::SYN, 1, 0, 0, 0, 0, 0]);

@@ -112,7 +112,7 @@ fn stops(dir: &Path) -> Result<Vec<Stop>> {
         ("Conns whose handshake runs", "half_open"),
         ("How many established conns each backend has", "loads"),
         ("Traffic of each backend, per CPU", "stats"),
-        ("Counters by number, see lb-common/src/counter.rs; `lbctl drops` names them", "counters"),
+        ("Counters of each CPU, by name; `lbctl drops` explains those of the drops", "counters"),
         ("What the agent tells the packet path", "control"),
     ] {
         stops.push(bpftool(what, &["map", "dump", "pinned", &map(name)]));

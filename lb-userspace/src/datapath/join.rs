@@ -185,9 +185,9 @@ mod tests {
     };
 
     const NOW: u32 = 1_000_000;
-    const CLIENT: Ipv4 = Ipv4([10, 80, 1, 1]);
-    const VIP: Ipv4 = Ipv4([10, 80, 1, 243]);
-    const BACKEND: Ipv4 = Ipv4([192, 168, 80, 167]);
+    const CLIENT: Ipv4 = Ipv4::new([10, 80, 1, 1]);
+    const VIP: Ipv4 = Ipv4::new([10, 80, 1, 243]);
+    const BACKEND: Ipv4 = Ipv4::new([192, 168, 80, 167]);
 
     /// Both entries of a conn; another source port towards the backend, so that nothing can be guessed.
     fn conn(port: u16, backend: u16, seen: [u8; 2], seconds_ago: [u32; 2]) -> [(FlowKey, Conn); 2] {

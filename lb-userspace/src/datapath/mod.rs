@@ -164,7 +164,7 @@ impl Datapath {
     ///
     /// More than [`MAX_VIPS`] VIPs, or `control` cannot be written.
     pub fn guard(&self, vips: &[Ipv4], gate: ArpGate, stale: std::time::Duration) -> Result<()> {
-        let mut places = [Ipv4([0; 4]); MAX_VIPS];
+        let mut places = [Ipv4::new([0; 4]); MAX_VIPS];
         let Some(used) = places.get_mut(..vips.len()) else {
             return Err(Error::Plan(format!("{} VIPs, the ARP gate guards at most {MAX_VIPS}", vips.len())));
         };

@@ -235,8 +235,14 @@ pub fn reclaim(backends: &[Backend], conns: &[u32]) -> Vec<u16> {
 }
 
 /// The record of a free backend id.
-pub const FREE: Backend =
-    Backend { addr: Ipv4([0; 4]), port: 0, service: 0, weight: 0, state: BackendState::Unused, on_down: OnDown::Rst };
+pub const FREE: Backend = Backend {
+    addr: Ipv4::new([0; 4]),
+    port: 0,
+    service: 0,
+    weight: 0,
+    state: BackendState::Unused,
+    on_down: OnDown::Rst,
+};
 
 fn check(desired: &[DesiredService]) -> Result<(), PlanError> {
     for (at, service) in desired.iter().enumerate() {

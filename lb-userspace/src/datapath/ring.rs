@@ -104,13 +104,13 @@ fn maglev(candidates: &[Candidate]) -> Vec<u16> {
     let mut permutations: Vec<(u64, u64)> = candidates
         .iter()
         .map(|candidate| {
-            let name = (u64::from(u32::from_be_bytes(candidate.addr.0)) << 16) | u64::from(candidate.port);
+            let name = (u64::from(u32::from_be_bytes(candidate.addr.octets)) << 16) | u64::from(candidate.port);
             (mix(name) % SIZE, mix(!name) % (SIZE - 1) + 1)
         })
         .collect();
     // The order of turns must not depend on the order of the config.
     let mut turns: Vec<usize> = (0..candidates.len()).collect();
-    turns.sort_by_key(|at| (candidates[*at].addr.0, candidates[*at].port));
+    turns.sort_by_key(|at| (candidates[*at].addr.octets, candidates[*at].port));
     let mut credit = vec![0_u64; candidates.len()];
     let mut table: Vec<Option<u16>> = vec![None; MAGLEV_SLOTS];
     let mut filled = 0;
@@ -143,7 +143,7 @@ mod tests {
     fn candidates(weights: &[u16]) -> Vec<Candidate> {
         let candidate = |(at, weight): (usize, &u16)| Candidate {
             id: at as u16,
-            addr: Ipv4([192, 168, (at / 250) as u8, (at % 250) as u8]),
+            addr: Ipv4::new([192, 168, (at / 250) as u8, (at % 250) as u8]),
             port: 3306,
             weight: *weight,
         };

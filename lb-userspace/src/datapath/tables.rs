@@ -11,7 +11,7 @@ use lb_common::{
     backend::{Backend, Load},
     conn::{Conn, FlowKey},
     control::Control,
-    counter::Counter,
+    counter::{Counter, Counters},
     link::{LINK_SLOTS, Link},
     service::{Cursor, RingSlot, Service, ServiceKey},
     stats::BackendStats,
@@ -78,7 +78,7 @@ impl TableSizes {
             spec(map::HALF_OPEN, map_type::LRU_HASH, flow, Conn::SIZE, self.half_open.saturating_mul(2)),
             spec(map::STATS, map_type::PERCPU_ARRAY, U32, BackendStats::SIZE, self.backends),
             spec(map::LOADS, map_type::ARRAY, U32, Load::SIZE, self.backends),
-            spec(map::COUNTERS, map_type::PERCPU_ARRAY, U32, size_of::<u64>(), Counter::COUNT),
+            spec(map::COUNTERS, map_type::PERCPU_ARRAY, U32, Counters::SIZE, 1),
             spec(map::CONTROL, map_type::ARRAY, U32, Control::SIZE, 1),
             spec(map::LINKS, map_type::ARRAY, U32, Link::SIZE, LINK_SLOTS),
             spec(map::EVENTS, map_type::RINGBUF, 0, 0, abi::EVENTS_BYTES),
@@ -129,7 +129,7 @@ impl Tables {
             control: Array::open(dir, map::CONTROL)?,
             links: Array::open(dir, map::LINKS)?,
             stats: PerCpu(open(dir, map::STATS, 4, BackendStats::SIZE)?),
-            counters: PerCpu(open(dir, map::COUNTERS, 4, size_of::<u64>())?),
+            counters: PerCpu(open(dir, map::COUNTERS, 4, Counters::SIZE)?),
         })
     }
 
@@ -155,11 +155,8 @@ impl Tables {
     ///
     /// The map cannot be read.
     pub fn counters(&self) -> Result<Vec<(Counter, u64)>> {
-        let read = |counter: &Counter| {
-            let [count] = self.counters.sum(u32::from(*counter as u8))?;
-            Ok((*counter, count))
-        };
-        Counter::ALL.iter().map(read).collect()
+        let sums: [u64; Counter::ALL.len()] = self.counters.sum(0)?;
+        Ok(Counter::ALL.iter().copied().zip(sums).collect())
     }
 
     /// One counter, summed over the CPUs.
@@ -168,8 +165,8 @@ impl Tables {
     ///
     /// The map cannot be read.
     pub fn counter(&self, counter: Counter) -> Result<u64> {
-        let [count] = self.counters.sum(u32::from(counter as u8))?;
-        Ok(count)
+        let sums: [u64; Counter::ALL.len()] = self.counters.sum(0)?;
+        Ok(sums[counter as usize])
     }
 }
 

@@ -13,7 +13,7 @@ use lb_common::{
 use super::sandbox::{NEIGHBOUR_MAC, PORT, PORT_MAC};
 
 /// Where every flow of a chain goes.
-const VIP: Ipv4 = Ipv4([10, 80, 1, 243]);
+const VIP: Ipv4 = Ipv4::new([10, 80, 1, 243]);
 const MYSQL: u16 = 3306;
 /// `control.hop_gen` of every table here: the entries' next hops are current.
 pub(super) const HOP_GEN: u32 = 1;
@@ -80,7 +80,7 @@ pub(super) fn shuffled(count: u32) -> Vec<u32> {
 
 fn forward(flow: u32) -> FlowKey {
     let [_, b, c, d] = flow.to_be_bytes();
-    FlowKey::tcp(Ipv4([10, b, c, d]), 32768 + (flow.wrapping_mul(0x9e37_79b1) >> 18) as u16, VIP, MYSQL)
+    FlowKey::tcp(Ipv4::new([10, b, c, d]), 32768 + (flow.wrapping_mul(0x9e37_79b1) >> 18) as u16, VIP, MYSQL)
 }
 
 /// An established entry with a next hop: out by the port that packets come in by.

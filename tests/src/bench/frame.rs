@@ -44,8 +44,8 @@ impl Frame {
         f[6..12].copy_from_slice(&self.src_mac);
         f[12..14].copy_from_slice(&[0x08, 0x00]);
         f[14..24].copy_from_slice(&[0x45, 0, 0, IP_LEN as u8, 0, 1, 0x40, 0, self.ttl, 6]);
-        f[26..30].copy_from_slice(&self.key.src.0);
-        f[30..34].copy_from_slice(&self.key.dst.0);
+        f[26..30].copy_from_slice(&self.key.src.octets);
+        f[30..34].copy_from_slice(&self.key.dst.octets);
         f[34..36].copy_from_slice(&self.key.sport.to_be_bytes());
         f[36..38].copy_from_slice(&self.key.dport.to_be_bytes());
         f[38..42].copy_from_slice(&self.seq.to_be_bytes());
@@ -97,7 +97,7 @@ mod tests {
         let frame = Frame {
             dst_mac: [2; 6],
             src_mac: [4; 6],
-            key: FlowKey::tcp(Ipv4([10, 80, 1, 1]), 40000, Ipv4([10, 80, 1, 243]), 3306),
+            key: FlowKey::tcp(Ipv4::new([10, 80, 1, 1]), 40000, Ipv4::new([10, 80, 1, 243]), 3306),
             ttl: TTL,
             flags: 0x10,
             seq: 7,

@@ -155,13 +155,13 @@ pub(super) fn configure(tables: &Tables) -> Result<()> {
 /// Where service `index` listens: the backend of the one before.
 fn address(index: u32) -> Ipv4 {
     let [_, _, c, d] = index.to_be_bytes();
-    Ipv4([172, 20, c, d])
+    Ipv4::new([172, 20, c, d])
 }
 
 /// The flow of a client to a service.
 pub(super) fn key(client: u32, service: u32) -> FlowKey {
     let [_, b, c, d] = client.to_be_bytes();
-    FlowKey::tcp(Ipv4([10, b, c, d]), 40000, address(service), MYSQL)
+    FlowKey::tcp(Ipv4::new([10, b, c, d]), 40000, address(service), MYSQL)
 }
 
 /// The keys of both entries of all conns that one call opens.

@@ -164,7 +164,7 @@ fn classic(sandbox: &Sandbox, loader: &Loader) -> Result<World> {
     let sizes = TableSizes { half_open: 1024, ..openings::sizes() };
     World::load(sandbox, loader, sizes, |control| {
         for address in [[10, 80, 1, 243], [192, 168, 80, 167], [192, 168, 80, 136]] {
-            control.admit(Ipv4(address), 3306);
+            control.admit(Ipv4::new(address), 3306);
         }
     })
 }

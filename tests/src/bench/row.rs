@@ -88,7 +88,7 @@ impl Probe for Foreign {
         let before = self.world.counts(openings::COUNT as u16)?;
         let mut ns = 0.0;
         for _ in 0..calls {
-            let frame = plain(FlowKey::tcp(Ipv4([10, 80, 1, 1]), 40000, Ipv4([192, 168, 80, 9]), 22));
+            let frame = plain(FlowKey::tcp(Ipv4::new([10, 80, 1, 1]), 40000, Ipv4::new([192, 168, 80, 9]), 22));
             ns += call(&self.world.programs, self.hook, packet_path(self.hook), &frame, false, &frame)?;
         }
         check(&self.world, &before, 0, 0, &[])?;
@@ -118,7 +118,7 @@ impl Probe for Baseline {
             (Hook::Tc, true) => "bench_fwd_tc",
             (Hook::Tc, false) => "bench_noop_tc",
         };
-        let frame = plain(FlowKey::tcp(Ipv4([10, 80, 1, 1]), 40000, Ipv4([192, 168, 80, 167]), 3306));
+        let frame = plain(FlowKey::tcp(Ipv4::new([10, 80, 1, 1]), 40000, Ipv4::new([192, 168, 80, 167]), 3306));
         let expected = if self.forwards {
             Frame { dst_mac: NEIGHBOUR_MAC, src_mac: PORT_MAC, ttl: TTL_AFTER, ..frame }
         } else {

@@ -43,6 +43,9 @@ impl<T: MapType> Raw<T> {
     }
 }
 
+/// Words of the element of `counters`.
+const COUNTERS: usize = Counter::ALL.len();
+
 /// The counters that are not zero.
 pub type Counters = BTreeMap<Counter, u64>;
 
@@ -203,10 +206,12 @@ impl Tables {
 
     /// The counters that are not zero, over all CPUs.
     pub fn counters(&mut self) -> Result<Counters> {
-        let map: maps::PerCpuArray<_, u64> = self.map(map::COUNTERS)?.try_into().context("map `counters`")?;
+        let map: maps::PerCpuArray<_, [u64; COUNTERS]> =
+            self.map(map::COUNTERS)?.try_into().context("map `counters`")?;
+        let cpus = map.get(&0, 0)?;
         let mut counters = Counters::new();
         for &counter in Counter::ALL {
-            let sum: u64 = map.get(&(counter as u32), 0)?.iter().sum();
+            let sum: u64 = cpus.iter().map(|counts| counts[counter as usize]).sum();
             if sum > 0 {
                 counters.insert(counter, sum);
             }
@@ -247,10 +252,8 @@ impl Tables {
         for id in 0..stats.len() {
             stats.set(id, vec![Raw::of(BackendStats::default()); cpus].try_into()?, 0)?;
         }
-        let mut counters: maps::PerCpuArray<_, u64> = self.map(map::COUNTERS)?.try_into()?;
-        for counter in 0..Counter::COUNT {
-            counters.set(counter, vec![0; cpus].try_into()?, 0)?;
-        }
+        let mut counters: maps::PerCpuArray<_, [u64; COUNTERS]> = self.map(map::COUNTERS)?.try_into()?;
+        counters.set(0, vec![[0; COUNTERS]; cpus].try_into()?, 0)?;
         self.set_control(Control::default())?;
         self.events()?;
         Ok(())
