@@ -129,8 +129,8 @@ pub struct Conn {
     pub origin: Origin,
     /// Bits that are set once, atomically, by whoever comes first ([`once`]). Only those of the forward entry count.
     pub once: u8,
-    /// The service's id.
-    pub service: u16,
+    /// The longest IP packet that the link to the next hop takes; valid as `macs` is.
+    pub mtu: u16,
     /// Bytes of IP packets in this direction.
     pub bytes: u64,
 }

@@ -34,7 +34,7 @@ counters! {
     PortCollision = 5 => port_collision,
     /// A fragment of a packet of a service.
     Fragment = 6 => fragment,
-    /// The time to live ran out.
+    /// The time to live ran out: the sender was told, where that is not the kernel's work.
     Ttl = 7 => ttl_exceeded,
     /// No route to the next hop.
     NoRoute = 8 => no_route,
@@ -49,29 +49,31 @@ counters! {
     ResetNoConn = 12 => reset_no_conn,
     /// An ARP request for a VIP that this director must not answer.
     ArpGate = 13 => arp_gate,
+    /// Longer than the link to the next hop takes: its sender was told how long a packet may be.
+    TooBig = 14 => too_big,
 
     /// A TCP header whose lengths contradict each other or the IP header: left to the kernel, which discards it.
-    Malformed = 14 => malformed,
+    Malformed = 15 => malformed,
     /// A conn was opened: its SYN was forwarded.
-    Opened = 15 => conns_opened,
+    Opened = 16 => conns_opened,
     /// A conn's handshake completed.
-    Established = 16 => conns_established,
+    Established = 17 => conns_established,
     /// A SYN was sent again.
-    SynAgain = 17 => syn_again,
+    SynAgain = 18 => syn_again,
     /// A SYN took over the flow key of a closed conn.
-    Reused = 18 => keys_reused,
+    Reused = 19 => keys_reused,
     /// A conn got another source port towards the backend.
-    PortRemapped = 19 => ports_remapped,
+    PortRemapped = 20 => ports_remapped,
     /// A RST outside the sequence: forwarded, but the conn stays.
-    BlindRst = 20 => rst_implausible,
+    BlindRst = 21 => rst_implausible,
     /// A next hop was looked up.
-    HopLookup = 21 => hop_lookups,
+    HopLookup = 22 => hop_lookups,
     /// A packet was left to the TC program behind XDP, untouched.
-    Deferred = 22 => deferred_to_tc,
+    Deferred = 23 => deferred_to_tc,
     /// The event ring was full: the agent must scan the tables.
-    EventLost = 23 => events_lost,
+    EventLost = 24 => events_lost,
     /// An ICMP error about a packet of a conn was translated.
-    IcmpError = 24 => icmp_errors,
+    IcmpError = 25 => icmp_errors,
 }
 
 impl Counter {

@@ -13,6 +13,7 @@ use crate::{
     closing::{self, Outcome},
     count, forward,
     hook::Hook,
+    hop,
     maps::{CONNS, CONTROL},
     opening,
 };
@@ -51,6 +52,9 @@ fn translate<H: Hook>(hook: &H, packet: &Tcp) -> Result<Verdict, Verdict> {
             // SAFETY: as below.
             let entry = unsafe { &mut *conn };
             forward::check::<H>(packet, entry.dir)?;
+            if hop::is_current(entry, control.hop_gen) {
+                forward::check_length(hook, packet, entry)?;
+            }
             let goes_on = packet.flags & flag::STATE == 0 || closing::note(packet, &key, entry) == Outcome::Continue;
             goes_on.then_some(conn)
         }

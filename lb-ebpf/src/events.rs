@@ -11,7 +11,10 @@ use lb_common::{
     event::{Event, EventKind},
 };
 
-use crate::{clock, count, maps::EVENTS};
+use crate::{
+    clock, count,
+    maps::{BACKENDS, EVENTS},
+};
 
 /// Tells the agent about a change of a conn. `key` and `own` are those of the packet's direction.
 #[inline(always)]
@@ -45,7 +48,7 @@ pub(crate) fn conn(kind: EventKind, key: &FlowKey, own: &Conn, peer_seen: u8, pe
             (*event).reverse_seen = own.seen;
         }
         (*event).backend = own.backend;
-        (*event).service = own.service;
+        (*event).service = BACKENDS.get(u32::from(own.backend)).map_or(0, |backend| backend.service);
         (*event).kind = kind;
         (*event).reason = 0;
     }

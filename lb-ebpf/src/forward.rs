@@ -15,6 +15,9 @@ use crate::{Verdict, clock, count, hook::Hook, hop, nat};
 #[inline(always)]
 pub(crate) fn packet<H: Hook>(hook: &H, packet: &Tcp, control: &Control, conn: &mut Conn) -> Result<Verdict, Verdict> {
     let hop = hop::ensure(hook, conn, control.hop_gen)?;
+    if hop.is_resolved() {
+        check_length(hook, packet, conn)?;
+    }
     translate(hook, packet, conn)?;
     Ok(hop.verdict())
 }
@@ -35,24 +38,25 @@ pub(crate) fn check<H: Hook>(packet: &Tcp, dir: Direction) -> Result<(), Verdict
     if packet.fragment {
         return Err(Verdict::Drop(Counter::Fragment));
     }
-    if packet.ttl() <= 1 {
-        return Err(out_of_time(dir));
-    }
     if !H::COMPLETE && (packet.tags != 0 || nat::maybe_partial(packet)) {
         return Err(Verdict::Defer);
+    }
+    if packet.ttl() <= 1 {
+        return Err(match dir {
+            // It is for an address of this host: the kernel would not look at its TTL and answer with a RST.
+            Direction::Forward => Verdict::Undeliverable(Counter::Ttl),
+            // The kernel would forward it: it answers with an ICMP error.
+            Direction::Reverse => Verdict::Pass,
+        });
     }
     Ok(())
 }
 
-/// The end of a packet whose time to live ran out.
+/// Ends a packet that is too long for the link to the entry's next hop, which is current. Whether it may be fragmented
+/// does not matter: later fragments would carry no ports.
 #[inline(always)]
-pub(crate) fn out_of_time(dir: Direction) -> Verdict {
-    match dir {
-        // It is for an address of this host: the kernel would not look at its TTL and answer with a RST.
-        Direction::Forward => Verdict::Drop(Counter::Ttl),
-        // The kernel would forward it: it answers with an ICMP error.
-        Direction::Reverse => Verdict::Pass,
-    }
+pub(crate) fn check_length<H: Hook>(hook: &H, packet: &Tcp, conn: &Conn) -> Result<(), Verdict> {
+    if hook.fits(packet, conn.mtu) { Ok(()) } else { Err(Verdict::Undeliverable(Counter::TooBig)) }
 }
 
 /// Writes what this packet tells about its direction: one entry, one cache line, one writer.

@@ -21,6 +21,8 @@ pub(crate) trait Hook {
     const ICMP: Self::Action;
     /// Not an action of the kernel: asks the entry point for [`crate::reset`].
     const RESET: Self::Action;
+    /// Not an action of the kernel: asks the entry point for [`crate::undeliverable`].
+    const UNDELIVERABLE: Self::Action;
     /// This hook can translate whatever comes. One that cannot defers to one behind it.
     const COMPLETE: bool;
 
@@ -36,6 +38,9 @@ pub(crate) trait Hook {
     /// The frame is addressed to this host, not flooded to it.
     fn is_addressed(&self, eth: *const u8) -> bool;
 
+    /// The packet fits through a link that takes IP packets of `mtu` bytes.
+    fn fits(&self, packet: &Tcp, mtu: u16) -> bool;
+
     /// Rewrites IPv4 and TCP for `conn`. All checks were made: what is rewritten will be sent.
     fn rewrite(&self, packet: &Tcp, conn: &Conn) -> Result<(), Counter>;
 
@@ -45,6 +50,10 @@ pub(crate) trait Hook {
 
     /// Cuts the frame to `len` bytes; pointers into it are void after that.
     fn resize(&self, len: u32) -> bool;
+
+    /// Makes room for `len` bytes between the Ethernet header and what follows it. The Ethernet header is to be written
+    /// anew; pointers into the frame are void after that.
+    fn prepend(&self, len: u32) -> bool;
 
     /// Sends the frame back out of the interface it came in by.
     fn reflect(&self) -> Self::Action;

@@ -3,15 +3,13 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::{
-    bindings::{
-        BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibParams,
-    },
+    bindings::{BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibParams},
     helpers::generated::bpf_fib_lookup,
 };
 use lb_common::{
     addr::MacPair,
     backend::BackendState,
-    conn::{Conn, Direction, Proto},
+    conn::{Conn, Proto},
     counter::Counter,
     parse::Tcp,
     service::OnDown,
@@ -32,6 +30,12 @@ pub(crate) struct Hop {
 }
 
 impl Hop {
+    /// The neighbour's address is known, and with it the rest of the entry's next hop.
+    #[inline(always)]
+    pub(crate) fn is_resolved(&self) -> bool {
+        self.gateway == 0
+    }
+
     /// The verdict that sends a rewritten packet there.
     #[inline(always)]
     pub(crate) fn verdict(self) -> Verdict {
@@ -82,6 +86,8 @@ fn resolve<H: Hook>(hook: &H, conn: &mut Conn, hop_gen: u32) -> Result<Hop, Verd
         (*fib).sport = conn.sport.to_be();
         (*fib).dport = conn.dport.to_be();
         (*fib).ifindex = hook.ingress();
+        // The length of no packet at all: with one, the kernel tells how long they may be (`mtu_result`).
+        (*fib).__bindgen_anon_1.tot_len = 1;
         (*fib).__bindgen_anon_3.ipv4_src = conn.src.word();
         (*fib).__bindgen_anon_4.ipv4_dst = conn.dst.word();
         let status = bpf_fib_lookup(hook.context(), fib, size_of::<FibParams>() as i32, 0);
@@ -89,18 +95,15 @@ fn resolve<H: Hook>(hook: &H, conn: &mut Conn, hop_gen: u32) -> Result<Hop, Verd
     };
     if status == i64::from(BPF_FIB_LKUP_RET_SUCCESS) {
         // SAFETY: as above.
-        let (dst, src) = unsafe { ((*fib).dmac, (*fib).smac) };
+        let (dst, src, mtu) = unsafe { ((*fib).dmac, (*fib).smac, (*fib).__bindgen_anon_1.mtu_result) };
         conn.macs = MacPair { dst, src };
+        conn.mtu = mtu;
         conn.ifindex = ifindex;
         conn.hop_gen = hop_gen;
         return Ok(Hop { ifindex, gateway: 0 });
     }
     if status == i64::from(BPF_FIB_LKUP_RET_NO_NEIGH) {
         return if H::COMPLETE { Ok(Hop { ifindex, gateway }) } else { Err(Verdict::Defer) };
-    }
-    if status == i64::from(BPF_FIB_LKUP_RET_FRAG_NEEDED) && matches!(conn.dir, Direction::Reverse) {
-        // The kernel would forward it: it tells the backend how long a packet may be (RFC 1191).
-        return Err(Verdict::Pass);
     }
     Err(Verdict::Drop(Counter::NoRoute))
 }

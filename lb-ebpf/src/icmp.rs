@@ -8,7 +8,7 @@ use lb_common::{
 };
 
 use crate::{
-    Verdict, count, datapath, forward,
+    Verdict, count, datapath,
     hook::Hook,
     hop,
     maps::{CONNS, CONTROL, HALF_OPEN},
@@ -42,7 +42,11 @@ fn translate<H: Hook>(hook: &H, error: &IcmpError) -> Result<Verdict, Verdict> {
     // SAFETY: only the cached next hop of the entry is written, as its direction's packets do.
     let conn = unsafe { &mut *conn };
     if error.ttl() <= 1 {
-        return Err(forward::out_of_time(conn.dir));
+        // Nobody is told about the end of an ICMP error; the kernel knows that.
+        return Err(match conn.dir {
+            Direction::Forward => Verdict::Drop(Counter::Ttl),
+            Direction::Reverse => Verdict::Pass,
+        });
     }
     if !H::COMPLETE && error.tags != 0 {
         return Err(Verdict::Defer);

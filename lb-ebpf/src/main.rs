@@ -36,6 +36,7 @@ mod retire;
 mod schedule;
 mod straight;
 mod tc;
+mod undeliverable;
 mod xdp;
 
 use aya_ebpf::{
@@ -63,6 +64,8 @@ pub(crate) enum Verdict {
     Drop(Counter),
     /// Back to its sender as a RST, for this reason.
     Reset(Counter),
+    /// Nowhere, for this reason, of which its sender is told.
+    Undeliverable(Counter),
     /// Translated, to the neighbour whose addresses are in the frame.
     Send {
         /// The interface it leaves by.
@@ -97,6 +100,10 @@ fn act<H: Hook>(hook: &H, verdict: Verdict) -> H::Action {
             count::one(reason);
             H::RESET
         }
+        Verdict::Undeliverable(reason) => {
+            count::one(reason);
+            H::UNDELIVERABLE
+        }
         Verdict::Send { ifindex } => hook.send(ifindex),
         Verdict::SendUnresolved { ifindex, gateway } => hook.send_unresolved(ifindex, gateway),
     }
@@ -112,6 +119,7 @@ pub fn lb_xdp(ctx: XdpContext) -> u32 {
     match xdp_tcp(ctx.ctx) {
         Xdp::ICMP => xdp_icmp(ctx.ctx),
         Xdp::RESET => xdp_reset(ctx.ctx),
+        Xdp::UNDELIVERABLE => xdp_undeliverable(ctx.ctx),
         action => action,
     }
 }
@@ -137,6 +145,7 @@ pub fn lb_tc(ctx: TcContext) -> i32 {
     match action {
         Tc::ICMP => tc_icmp(skb),
         Tc::RESET => tc_reset(skb),
+        Tc::UNDELIVERABLE => tc_undeliverable(skb),
         Tc::PULL | Tc::FOREIGN => Tc::PASS,
         action => action,
     }
@@ -168,6 +177,12 @@ extern "C" fn xdp_reset(ctx: *mut xdp_md) -> u32 {
 
 #[inline(never)]
 #[unsafe(no_mangle)]
+extern "C" fn xdp_undeliverable(ctx: *mut xdp_md) -> u32 {
+    undeliverable::run(&Xdp::new(ctx))
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
 extern "C" fn tc_tcp(skb: *mut __sk_buff) -> i32 {
     let hook = Tc::new(skb);
     act(&hook, datapath::run(&hook))
@@ -184,6 +199,12 @@ extern "C" fn tc_icmp(skb: *mut __sk_buff) -> i32 {
 #[unsafe(no_mangle)]
 extern "C" fn tc_reset(skb: *mut __sk_buff) -> i32 {
     reset::run(&Tc::new(skb))
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn tc_undeliverable(skb: *mut __sk_buff) -> i32 {
+    undeliverable::run(&Tc::new(skb))
 }
 
 /// Passes everything. A veth takes redirected frames only when its far end runs an XDP program.

@@ -195,7 +195,8 @@ fn open(packet: &Tcp, key: &FlowKey, service: &Service) -> Result<*mut Conn, Ver
         created: now,
         origin: Origin::Local,
         once: 0,
-        service: service.id,
+        // As `macs`: no run of zeros.
+        mtu: packet.ip_len,
         bytes: 0,
     };
     // Two services may share a backend: then the same client port would make one key of two conns.

@@ -29,7 +29,10 @@ pub(crate) fn run<H: Hook>(hook: &H) -> Option<Verdict> {
     }
     // SAFETY: the element is this direction's, as in `datapath`.
     let conn = unsafe { &mut *CONNS.get_ptr_mut(&key)? };
-    if !hop::is_current(conn, control.hop_gen) || forward::check::<H>(&packet, conn.dir).is_err() {
+    if !hop::is_current(conn, control.hop_gen)
+        || !hook.fits(&packet, conn.mtu)
+        || forward::check::<H>(&packet, conn.dir).is_err()
+    {
         return None;
     }
     let ifindex = conn.ifindex;

@@ -10,10 +10,10 @@ use core::{
 };
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_F_PSEUDO_HDR},
+    bindings::{__sk_buff, BPF_F_PSEUDO_HDR, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
     helpers::generated::{
-        bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_change_head, bpf_skb_change_tail,
-        bpf_skb_load_bytes_relative, bpf_skb_store_bytes, bpf_skb_vlan_pop,
+        bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_change_head,
+        bpf_skb_change_tail, bpf_skb_load_bytes_relative, bpf_skb_store_bytes, bpf_skb_vlan_pop,
     },
 };
 use lb_common::{conn::Conn, counter::Counter, parse::Tcp, word};
@@ -120,6 +120,7 @@ impl Hook for Tc {
     const ICMP: i32 = -101;
     const RESET: i32 = -102;
     const FOREIGN: i32 = -103;
+    const UNDELIVERABLE: i32 = -104;
     const COMPLETE: bool = true;
 
     #[inline(always)]
@@ -143,6 +144,17 @@ impl Hook for Tc {
     fn is_addressed(&self, _: *const u8) -> bool {
         // SAFETY: as above.
         unsafe { (*self.skb).pkt_type == PACKET_HOST }
+    }
+
+    #[inline(always)]
+    fn fits(&self, packet: &Tcp, mtu: u16) -> bool {
+        if packet.ip_len <= mtu {
+            return true;
+        }
+        // A super-frame leaves in pieces, each with these headers.
+        // SAFETY: as above.
+        let segment = unsafe { (*self.skb).gso_size };
+        segment != 0 && u32::from(packet.ip_len - packet.payload) + segment <= u32::from(mtu)
     }
 
     #[inline(always)]
@@ -181,6 +193,12 @@ impl Hook for Tc {
     fn resize(&self, len: u32) -> bool {
         // SAFETY: the helper checks the length.
         unsafe { bpf_skb_change_tail(self.skb, len, 0) == 0 }
+    }
+
+    #[inline(always)]
+    fn prepend(&self, len: u32) -> bool {
+        // SAFETY: the helper checks the length.
+        unsafe { bpf_skb_adjust_room(self.skb, len as i32, BPF_ADJ_ROOM_MAC, 0) == 0 }
     }
 
     #[inline(always)]

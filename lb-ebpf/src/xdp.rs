@@ -7,7 +7,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     bindings::{xdp_action, xdp_md},
-    helpers::generated::{bpf_redirect, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
+    helpers::generated::{bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
 };
 use lb_common::{conn::Conn, counter::Counter, link::Link, parse::Tcp, word};
 
@@ -32,6 +32,7 @@ impl Hook for Xdp {
     const FOREIGN: u32 = Self::PASS;
     const ICMP: u32 = 101;
     const RESET: u32 = 102;
+    const UNDELIVERABLE: u32 = 103;
     const COMPLETE: bool = false;
 
     #[inline(always)]
@@ -68,6 +69,11 @@ impl Hook for Xdp {
     }
 
     #[inline(always)]
+    fn fits(&self, packet: &Tcp, mtu: u16) -> bool {
+        packet.ip_len <= mtu
+    }
+
+    #[inline(always)]
     fn rewrite(&self, packet: &Tcp, conn: &Conn) -> Result<(), Counter> {
         nat::rewrite(packet, conn);
         Ok(())
@@ -83,6 +89,12 @@ impl Hook for Xdp {
     fn resize(&self, len: u32) -> bool {
         // SAFETY: the helpers take the context and check the length.
         unsafe { bpf_xdp_adjust_tail(self.ctx, len as i32 - bpf_xdp_get_buff_len(self.ctx) as i32) == 0 }
+    }
+
+    #[inline(always)]
+    fn prepend(&self, len: u32) -> bool {
+        // SAFETY: the helper checks that there is room in front.
+        unsafe { bpf_xdp_adjust_head(self.ctx, -(len as i32)) == 0 }
     }
 
     #[inline(always)]

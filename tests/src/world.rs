@@ -172,7 +172,7 @@ pub fn conn(port: u16) -> [(FlowKey, Conn); 2] {
         created: 3,
         origin: Origin::Local,
         once: 0,
-        service: 0,
+        mtu: 1500,
         bytes: 4,
     };
     let reverse = Conn { src: VIP, sport: 3306, dst: CLIENT, dport: port, dir: Direction::Reverse, ..forward };

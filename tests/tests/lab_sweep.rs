@@ -48,7 +48,7 @@ fn conn(number: u32, jiffies: u32) -> [(FlowKey, Conn); 2] {
         created: jiffies,
         origin: Origin::Local,
         once: 0,
-        service: 0,
+        mtu: 1500,
         bytes: 100,
     };
     let reverse =

@@ -204,10 +204,11 @@ fn a_new_generation_of_next_hops_is_looked_up_once_for_each_direction() {
         assert_eq!(lookups(&mut bench), 2, "{hook}: once for each direction");
 
         // A route moves the servers to the other interface.
-        bench.world.ip(&format!("route add {SERVER1}/32 via {CLIENT2} dev ext0")).unwrap();
+        bench.world.ip(&format!("route add {SERVER1}/32 via {CLIENT2} dev ext0 mtu lock 1280")).unwrap();
         bench.tables.set_control(Control { hop_gen: 3, ..control }).unwrap();
         assert_eq!(dst(&mut bench, Port::Ext, &query), mac_of(CLIENT2), "{hook}: through the router");
-        assert_eq!(bench.tables.conns().unwrap()[&flow.keys()[0]].ifindex, EXT_IFINDEX, "{hook}");
+        let entry = bench.tables.conns().unwrap()[&flow.keys()[0]];
+        assert_eq!((entry.ifindex, entry.mtu), (EXT_IFINDEX, 1280), "{hook}");
         // A route that vanishes costs packets, not the conn.
         bench.world.ip(&format!("route replace unreachable {SERVER1}/32")).unwrap();
         bench.world.ip(&format!("route del {SERVER1}/32 via {CLIENT2} dev ext0")).ok();

@@ -1,13 +1,13 @@
 //! The edges of a translation: TTL, fragments, options, VLAN tags, checksums, padding, size, the next hop.
 
 use lb_common::{
-    counter::Counter::{self, BlindRst, Fragment, HopLookup, NoRoute, Opened, Reused, Ttl},
+    counter::Counter::{self, BlindRst, Fragment, HopLookup, NoRoute, Opened, Reused, TooBig, Ttl},
     event::EventKind,
     service::Scheduler,
     tcp::State,
 };
 use lb_tests::{
-    packet::{Packet, Tcp, flag},
+    packet::{Packet, Tcp, flag, icmp_error},
     prog::{Case, Flow, Hook, Port, Site, case, run, world::*},
 };
 
@@ -25,32 +25,119 @@ fn the_time_to_live_counts_down() {
     let conn = flow().established();
     let time_wait = Flow::mysql("10.80.1.1:40000", SERVER2).in_state(State::TimeWait);
     let (query, answer) = (conn.client_ack().payload(9), conn.backend_ack().payload(9));
-    let ends = |name: &str, packet: &Packet<Tcp>| case(name).given(&[&conn]).from_client(packet).dropped(Ttl);
+    let told =
+        |row: Case, packet: &Packet<Tcp>| row.from_client(packet).answered(&conn.error_about(packet, (11, 0), 0), Ttl);
+    let ends = |name: &str, packet: &Packet<Tcp>| told(case(name).given(&[&conn]), packet);
+    let syn = conn.client_syn().ttl(1);
     run(&[
         goes_through("a client's packet with TTL 2 leaves with 1", &conn, &query.clone().ttl(2)),
         goes_through("a client's packet with TTL 255 leaves with 254", &conn, &query.clone().ttl(255)),
         goes_through("a backend's packet with TTL 2 leaves with 1", &conn, &answer.clone().ttl(2)),
-        ends("a client's packet with TTL 1 ends here", &query.clone().ttl(1)),
+        ends("a client's packet with TTL 1 ends here, and the client is told", &query.clone().ttl(1)),
         ends("a client's packet with TTL 0 ends here", &query.clone().ttl(0)),
         case("a backend's packet with TTL 1 passes, so that the kernel answers")
             .given(&[&conn])
             .from_backend(&answer.clone().ttl(1)),
-        case("a SYN with TTL 1 ends here and opens nothing").from_client(&conn.client_syn().ttl(1)).dropped(Ttl),
+        told(case("a SYN with TTL 1 ends here and opens nothing"), &syn),
+        ends("an error quotes all IP options", &query.clone().ip_options(&[1; 40]).ttl(1)),
+        ends("an error quotes a padded packet", &conn.client_ack().padded().ttl(1)),
+        case("who cannot be one host is not told")
+            .from_client(&syn.clone().from("224.0.0.1:40000"))
+            .dropped(Ttl)
+            .from_client(&syn.clone().from("0.0.0.0:40000"))
+            .dropped(Ttl)
+            .from_client(&syn.clone().from("127.0.0.1:40000"))
+            .dropped(Ttl),
+        case("who is behind a VLAN tag in the frame is not told")
+            .given(&[&conn])
+            .from_client(&query.clone().vlan(7).ttl(1))
+            .deferred_by_xdp()
+            .dropped(Ttl),
+        case("a packet with TTL 1 and an unfinished checksum is answered by TC")
+            .given(&[&conn])
+            .from_client(&query.clone().partial_checksum().ttl(1))
+            .deferred_by_xdp()
+            .answered(&conn.error_about(&query.clone().partial_checksum().ttl(1), (11, 0), 0), Ttl),
         ends("a FIN with TTL 1 ends here and closes nothing", &conn.client_ack().fin().ttl(1)),
         ends("a RST with TTL 1 ends here and closes nothing", &conn.client().rst().ttl(1)),
         ends("a blind RST with TTL 1 is counted once", &conn.client().rst().seq(7).ttl(1)),
         case("a backend's FIN with TTL 1 passes and closes nothing")
             .given(&[&conn])
             .from_backend(&conn.backend_ack().fin().ttl(1)),
-        case("a SYN with TTL 1 on a closed conn ends here and replaces nothing")
-            .given(&[&time_wait])
-            .from_client(&time_wait.client_syn().ttl(1))
-            .dropped(Ttl),
-        case("the last ACK of a handshake with TTL 1 ends here and completes nothing")
-            .given(&[&flow().answered()])
-            .from_client(&flow().answered().client_ack().ttl(1))
-            .dropped(Ttl),
+        told(
+            case("a SYN with TTL 1 on a closed conn ends here and replaces nothing").given(&[&time_wait]),
+            &time_wait.client_syn().ttl(1),
+        ),
+        told(
+            case("the last ACK of a handshake with TTL 1 ends here and completes nothing").given(&[&flow().answered()]),
+            &flow().answered().client_ack().ttl(1),
+        ),
     ]);
+}
+
+#[test]
+fn a_packet_too_long_for_the_next_link_is_answered_with_how_long_one_may_be() {
+    let conn = flow().established().over(1400);
+    // 20 bytes of IP and 20 of TCP go in front.
+    let (query, answer) = (conn.client_ack().payload(1361), conn.backend_ack().payload(1361));
+    let told = |name: &str, before: &Flow, packet: &Packet<Tcp>| {
+        let port = if packet.ends().0 == before.client { Port::Ext } else { Port::Int };
+        case(name)
+            .given(&[before])
+            .frame(port, packet.build())
+            .answered(&before.error_about(packet, (3, 4), before.mtu), TooBig)
+    };
+    let stale = flow().established().without_hops();
+    let long = stale.client_ack().payload(1461);
+    let mut found = stale.clone();
+    found.forward.hop = true;
+    let fast_open = flow().client_syn().payload(1461);
+    run(&[
+        goes_through("a client's packet of just the next link's length", &conn, &conn.client_ack().payload(1360)),
+        goes_through("a backend's packet of just the next link's length", &conn, &conn.backend_ack().payload(1360)),
+        told("a client's packet of one byte more", &conn, &query),
+        told("a backend's packet of one byte more", &conn, &answer),
+        told("a packet of thousands of bytes", &conn, &answer.clone().payload(2946)),
+        told("options count, too", &conn, &query.clone().payload(1341).ip_options(&[1; 8]).tcp_options(&[1; 12])),
+        told("a packet that might be fragmented", &conn, &query.clone().may_fragment()),
+        told("a FIN, which closes nothing", &conn, &answer.clone().fin()),
+        told("a RST, which closes nothing", &conn, &query.clone().rst()),
+        told(
+            "a half-open conn's packet",
+            &flow().answered().over(1400),
+            &flow().answered().backend_ack().payload(1361),
+        ),
+        case("a packet of a conn without valid next hops, after a lookup")
+            .given(&[&stale])
+            .from_client(&long)
+            .answered(&stale.error_about(&long, (3, 4), 1500), TooBig)
+            .counts(&[HopLookup])
+            .leaves(&[&found]),
+        case("a SYN with more data than fits opens a conn that waits for a shorter one")
+            .from_client(&fast_open)
+            .answered(&flow().error_about(&fast_open, (3, 4), 1500), TooBig)
+            .counts(&[Opened, HopLookup])
+            .leaves_roughly(&[&flow().opened_by(&fast_open)]),
+        case("who is behind a VLAN tag in the frame is not told")
+            .given(&[&conn])
+            .from_client(&query.clone().vlan(7))
+            .deferred_by_xdp()
+            .dropped(TooBig),
+        case("an ICMP error is never too long")
+            .given(&[&conn.over(60)])
+            .frame(Port::Ext, about(&conn).0)
+            .relayed(about(&conn).1)
+            .counts(&[Counter::IcmpError]),
+    ]);
+}
+
+/// A router's error about an answer of 576 bytes, as it comes and as it leaves.
+fn about(conn: &Flow) -> (Vec<u8>, Vec<u8>) {
+    let sent = conn.backend_ack().payload(508).ttl(60);
+    let seen = sent.clone().from(conn.service).to(conn.client);
+    let error = |quote: &Packet<Tcp>| icmp_error(3, 4, 1400, &quote.ip_bytes()).from("10.80.1.2");
+    let come = error(&seen).to(VIP).macs(mac_of("10.80.1.2"), EXT_MAC);
+    (come.build(), error(&sent).to(SERVER1).ttl(63).macs(INT_MAC, mac_of(SERVER1)).build())
 }
 
 #[test]
@@ -80,6 +167,7 @@ fn fragments_of_a_service_are_dropped() {
 fn everything_that_is_not_nat_stays() {
     let conn = flow().established();
     let (query, answer) = (conn.client_ack().payload("SELECT 1"), conn.backend_ack().payload("1"));
+    let jumbo = conn.over(9000);
     let with_options = query.clone().ip_options(&[7, 39, 4, 0].repeat(10)).tcp_options(&[1; 40]);
     let odd = query.clone().tos(0xb9).id(0xbeef).window(0).flags(flag::ACK | flag::PSH | flag::URG);
     let cases = vec![
@@ -91,9 +179,9 @@ fn everything_that_is_not_nat_stays() {
         goes_through("the padding of a short frame from a backend", &conn, &conn.backend_ack().padded()),
         goes_through("a payload of odd length", &conn, &query.clone().payload(1459)),
         goes_through("a frame of 1514 bytes", &conn, &answer.clone().payload(1460)),
-        goes_through("a frame of 3000 bytes", &conn, &answer.clone().payload(2946)),
+        goes_through("a frame of 3000 bytes", &jumbo, &answer.clone().payload(2946)),
         // A test run gives a TC program at most one page of packet.
-        goes_through("a jumbo frame of 9000 bytes", &conn, &answer.clone().payload(8946)).only_at(Hook::Xdp),
+        goes_through("a jumbo frame of 9000 bytes", &jumbo, &answer.clone().payload(8946)).only_at(Hook::Xdp),
         case("an IP packet whose end the hook cannot see")
             .given(&[&conn])
             .translates(&conn, &query.clone().claims_ip_len(1500))

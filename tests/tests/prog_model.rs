@@ -278,7 +278,7 @@ fn step(random: &mut Random, model: &mut Model, row: Case) -> Case {
         0 if of_service => {
             let packet = packet.ttl(1);
             let row = row.frame(port, packet.build());
-            return if forward { row.dropped(Ttl) } else { row };
+            return if forward { row.answered(&conn.error_about(&packet, (11, 0), 0), Ttl) } else { row };
         }
         1 if of_service => return row.frame(port, packet.fragment(0, true).build()).dropped(Fragment),
         2 => (packet, deferred) = (packet.partial_checksum(), of_service),

@@ -84,6 +84,11 @@ const fn words(counter: Counter) -> Option<(&'static str, &'static str)> {
             "an ARP request for a VIP that this director must not answer now",
             "normal on a Backup; on the Active it means that the agent does not run: see its log",
         ),
+        Counter::TooBig => (
+            "a packet longer than the link to the next hop takes: its sender was told how long one may be",
+            "a few for each new conn are path-MTU discovery at work; if transfers hang, let ICMP \"fragmentation needed\" \
+             reach the senders; one MTU on both sides of the director avoids it",
+        ),
         Counter::Malformed
         | Counter::IcmpError
         | Counter::Opened

@@ -208,7 +208,7 @@ mod tests {
             created: 0,
             origin: Origin::Local,
             once: 0,
-            service: 0,
+            mtu: 1500,
             bytes: 0,
         };
         let reverse = Conn {

@@ -102,7 +102,7 @@ fn entry(to: FlowKey, dir: Direction) -> Conn {
         created: 0,
         origin: Origin::Local,
         once: 0,
-        service: 0,
+        mtu: 1500,
         bytes: 0,
     }
 }

@@ -198,7 +198,7 @@ fn entry(to: FlowKey, service: u32, dir: Direction) -> Conn {
         created: 0,
         origin: Origin::Local,
         once: 0,
-        service: service as u16,
+        mtu: 1500,
         bytes: 0,
     }
 }

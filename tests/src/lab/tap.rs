@@ -64,6 +64,22 @@ impl Frame {
         self.unfinished()
     }
 
+    /// The frame as it would look on a wire: its checksum as a device finishes it.
+    ///
+    /// # Panics
+    /// When the frame ends before the checksum does.
+    #[must_use]
+    pub fn finished(&self) -> Vec<u8> {
+        let mut bytes = self.bytes.clone();
+        if let Some((start, offset)) = self.offloads.checksum {
+            let (start, at) = (usize::from(start), usize::from(start + offset));
+            // What is in the field counts, too: the sum of the pseudo-header.
+            let check = !crate::packet::checksum::sum(&bytes[start..]);
+            bytes[at..at + 2].copy_from_slice(&check.to_be_bytes());
+        }
+        bytes
+    }
+
     fn offload_bytes(&self) -> [u8; OFFLOAD_LEN] {
         let mut header = [0; OFFLOAD_LEN];
         if let Some((start, offset)) = self.offloads.checksum {

@@ -118,6 +118,13 @@ impl<T: Transport> Packet<T> {
         self
     }
 
+    /// Lets routers fragment it.
+    #[must_use]
+    pub fn may_fragment(mut self) -> Self {
+        self.dont_fragment = false;
+        self
+    }
+
     /// Makes it a fragment that starts at byte `offset`, a multiple of 8, of its datagram, with `more` to follow.
     ///
     /// The bytes stay the same: those of a later fragment look like a transport header to whoever reads them as one.

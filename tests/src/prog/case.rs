@@ -12,7 +12,7 @@ use lb_common::{
 use super::{bench::Sizes, flow::Flow, site::Site, world::Port};
 use crate::{
     hook::Hook,
-    packet::{Packet, Tcp},
+    packet::{Packet, Tcp, Transport},
 };
 
 /// One row.
@@ -201,7 +201,7 @@ impl Case {
 
     /// The packet turns into `answer` and leaves by the way it came; `counter` says why.
     #[must_use]
-    pub fn answered(mut self, answer: &Packet<Tcp>, counter: Counter) -> Self {
+    pub fn answered<T: Transport>(mut self, answer: &Packet<T>, counter: Counter) -> Self {
         self.step().fate = Fate::Reflected(answer.build());
         self.counts(&[counter])
     }

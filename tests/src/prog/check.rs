@@ -286,7 +286,7 @@ fn check_tables(before: &Snapshot, after: &Snapshot, step: &Step, flows: &[Flow]
 /// An entry without its times, and without the addresses of a next hop that was never looked up.
 fn without_noise(entry: Conn) -> Conn {
     let entry = Conn { last_seen: 0, created: 0, ..entry };
-    if entry.hop_gen == 0 { Conn { macs: MacPair::default(), ifindex: 0, ..entry } } else { entry }
+    if entry.hop_gen == 0 { Conn { macs: MacPair::default(), ifindex: 0, mtu: 0, ..entry } } else { entry }
 }
 
 /// The entries that differ between two tables, for people.

@@ -15,7 +15,7 @@ use super::{
     site::Site,
     world::{EXT_MAC, INT_MAC, Port, VIP, mac_of},
 };
-use crate::packet::{Packet, Tcp, ToEnd, flag, tcp};
+use crate::packet::{Icmp, Packet, Tcp, ToEnd, flag, icmp_error, tcp};
 
 /// The client's initial sequence number.
 pub const CLIENT_ISN: u32 = 1000;
@@ -60,6 +60,8 @@ pub struct Flow {
     pub half_open: bool,
     /// Jiffies since its last packet, when a test puts it into the tables.
     pub age: u32,
+    /// The longest packet that the links on its way take.
+    pub mtu: u16,
 }
 
 impl Flow {
@@ -81,6 +83,7 @@ impl Flow {
             reverse: nothing,
             half_open: true,
             age: 1000,
+            mtu: 1500,
         };
         flow.opened_by(&flow.client_syn())
     }
@@ -155,6 +158,12 @@ impl Flow {
     #[must_use]
     pub fn aged(&self, jiffies: u32) -> Self {
         Self { age: jiffies, ..self.clone() }
+    }
+
+    /// Its way takes packets of another length than the test network's.
+    #[must_use]
+    pub fn over(&self, mtu: u16) -> Self {
+        Self { mtu, ..self.clone() }
     }
 
     /// With these flags added to what the client has sent.
@@ -284,6 +293,22 @@ impl Flow {
         packet.clone().from(src).to(dst).one_hop_on().macs(port_mac(port), next).untagged().checksum_off_by(error)
     }
 
+    /// The director's own ICMP error about a packet of this conn, from the VIP, quoting as little as RFC 792 asks for.
+    /// `error` is its type and code, `mtu` that of the next hop or 0.
+    #[must_use]
+    pub fn error_about(&self, packet: &Packet<Tcp>, error: (u8, u8), mtu: u16) -> Packet<Icmp> {
+        let (to, _) = packet.ends();
+        let (mac_src, mac_dst) = packet.link();
+        let quote = packet.transport_offset() - 14 + 8;
+        icmp_error(error.0, error.1, mtu, &packet.ip_bytes())
+            .quotes(quote)
+            .from(*self.service.ip())
+            .to(*to.ip())
+            .tos(0xc0)
+            .id(0)
+            .macs(mac_dst, mac_src)
+    }
+
     /// The port by which its packets leave.
     #[must_use]
     pub fn egress(&self, dir: Direction) -> Port {
@@ -317,9 +342,9 @@ impl Flow {
     pub fn entries(&self) -> [(FlowKey, Conn); 2] {
         let entry = |side: Side, dir: Direction, src: SocketAddrV4, dst: SocketAddrV4| {
             let (next, port) = self.way(dst);
-            let (macs, ifindex, hop_gen) = match side.hop {
-                true => (MacPair { dst: next, src: port_mac(port) }, port.ifindex(), 1),
-                false => (MacPair::default(), 0, 0),
+            let (macs, ifindex, hop_gen, mtu) = match side.hop {
+                true => (MacPair { dst: next, src: port_mac(port) }, port.ifindex(), 1, self.mtu),
+                false => (MacPair::default(), 0, 0, 0),
             };
             Conn {
                 src: Ipv4::from(*src.ip()),
@@ -338,7 +363,7 @@ impl Flow {
                 created: 0,
                 origin: Origin::Local,
                 once: if dir == Direction::Forward && self.is_closing() { once::UNCOUNTED } else { 0 },
-                service: self.service_id,
+                mtu,
                 bytes: side.bytes,
             }
         };
