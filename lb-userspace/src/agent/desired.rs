@@ -4,7 +4,7 @@ use crate::{
     config::{self, Config},
     datapath::{DesiredBackend, DesiredService, InterfaceSettings, Settings},
 };
-use lb_common::service::{OnDown, ServiceKey};
+use lb_common::service::ServiceKey;
 
 use super::overrides::Overrides;
 
@@ -41,7 +41,7 @@ pub(super) fn services(config: &Config, overrides: &Overrides) -> Vec<DesiredSer
             listen: ServiceKey::tcp((*service.listen.ip()).into(), service.listen.port()),
             scheduler: service.scheduler,
             no_conn: service.no_conn,
-            on_down: OnDown::Rst,
+            on_down: service.on_down,
             backends: service.backends.iter().map(|b| backend(service, b)).collect(),
         })
         .collect()

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 
 use lb_common::abi;
-use lb_common::service::{NoConn, Scheduler};
+use lb_common::service::{NoConn, OnDown, Scheduler};
 use serde::{Serialize, Serializer};
 
 use super::duration::format_duration;
@@ -80,6 +80,9 @@ pub struct Service {
     /// What happens to a mid-stream packet that belongs to no conn.
     #[serde(serialize_with = "as_word")]
     pub no_conn: NoConn,
+    /// What happens to the conns of a backend that is found dead.
+    #[serde(serialize_with = "as_word")]
+    pub on_down: OnDown,
     /// At least one; addresses are unique within the service.
     pub backends: Vec<Backend>,
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddrV4;
 use std::ops::Range;
 use std::time::Duration;
 
-use lb_common::service::{NoConn, Scheduler};
+use lb_common::service::{NoConn, OnDown, Scheduler};
 use toml::Spanned;
 use toml::de::DeTable;
 
@@ -18,7 +18,7 @@ use super::names::{parse_interface_name, parse_log_filter, parse_pin_dir, parse_
 use super::schema;
 use super::section::Section;
 use super::vrrp;
-use super::words::{parse_mode, parse_no_conn, parse_scheduler};
+use super::words::{parse_mode, parse_no_conn, parse_on_down, parse_scheduler};
 use crate::datapath::{Mode, TableSizes, Timeouts};
 
 /// The only schema version so far.
@@ -63,6 +63,7 @@ pub(super) struct ServiceDraft {
     /// None when the word was not understood, so that nothing is concluded from a default.
     pub(super) scheduler: Option<Scheduler>,
     no_conn: NoConn,
+    on_down: OnDown,
     pub(super) backends: Vec<BackendDraft>,
 }
 
@@ -216,6 +217,7 @@ fn read_service(mut section: Section<'_>, sink: &mut Sink) -> ServiceDraft {
     let has_scheduler = section.has("scheduler");
     let scheduler = section.parsed("scheduler", parse_scheduler, sink).map(Spanned::into_inner);
     let no_conn = section.parsed("no_conn", parse_no_conn, sink);
+    let on_down = section.parsed("on_down", parse_on_down, sink);
     let mut backends = Vec::new();
     if let Some(sections) = section.sections("backend", &schema::BACKEND, sink) {
         if sections.is_empty() {
@@ -232,6 +234,7 @@ fn read_service(mut section: Section<'_>, sink: &mut Sink) -> ServiceDraft {
         listen,
         scheduler: if has_scheduler { scheduler } else { Some(Scheduler::Rr) },
         no_conn: no_conn.map_or(NoConn::Drop, Spanned::into_inner),
+        on_down: on_down.map_or(OnDown::Rst, Spanned::into_inner),
         backends,
     }
 }
@@ -275,6 +278,7 @@ impl ServiceDraft {
             listen: self.listen?.into_inner(),
             scheduler: self.scheduler?,
             no_conn: self.no_conn,
+            on_down: self.on_down,
             backends: self.backends.into_iter().map(backend).collect::<Option<_>>()?,
         })
     }

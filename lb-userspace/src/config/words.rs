@@ -1,6 +1,6 @@
 //! Words of the small enums, with a suggestion when a word is none of them.
 
-use lb_common::service::{NoConn, Scheduler};
+use lb_common::service::{NoConn, OnDown, Scheduler};
 
 use super::code::Code;
 use super::problem::Problem;
@@ -50,6 +50,11 @@ pub(super) fn parse_checksum(text: &str) -> Result<ChecksumKind, Problem> {
     one_of(text, "a way to compute the checksum", &all, |kind| kind.name())
 }
 
+/// Reads the `on_down` of a service.
+pub(super) fn parse_on_down(text: &str) -> Result<OnDown, Problem> {
+    one_of(text, "an on_down policy", OnDown::ALL, |policy| policy.name())
+}
+
 fn one_of<T: Copy>(text: &str, what: &str, all: &[T], name: impl Fn(T) -> &'static str) -> Result<T, Problem> {
     if let Some(found) = all.iter().copied().find(|value| name(*value) == text) {
         return Ok(found);
@@ -79,6 +84,9 @@ mod tests {
         }
         for &policy in NoConn::ALL {
             assert_eq!(parse_no_conn(policy.name()), Ok(policy));
+        }
+        for &policy in OnDown::ALL {
+            assert_eq!(parse_on_down(policy.name()), Ok(policy));
         }
     }
 
