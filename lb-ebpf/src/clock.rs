@@ -28,3 +28,12 @@ pub(crate) fn publish() {
         }
     }
 }
+
+/// Tells the ARP gate that the agent is alive.
+#[inline(always)]
+pub(crate) fn beat() {
+    if let Some(control) = CONTROL.get_ptr_mut(0) {
+        // SAFETY: the element of the array lives as long as the map, and a word is written in one piece.
+        unsafe { (*control).heartbeat = now() };
+    }
+}

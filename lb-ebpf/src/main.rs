@@ -220,6 +220,13 @@ pub fn lb_clock(_: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }
 
+/// Tells the ARP gate that the agent is alive. The agent runs it by `BPF_PROG_TEST_RUN`; it is never attached.
+#[xdp]
+pub fn lb_beat(_: XdpContext) -> u32 {
+    clock::beat();
+    xdp_action::XDP_PASS
+}
+
 /// Removes the expired conns that the frame names. The agent runs it by `BPF_PROG_TEST_RUN`; it is never attached.
 #[xdp]
 pub fn lb_retire(ctx: XdpContext) -> u32 {

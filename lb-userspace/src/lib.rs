@@ -9,5 +9,7 @@ pub mod config;
 pub mod control;
 pub mod ctl;
 pub mod datapath;
+pub mod failover;
 pub mod ha;
+mod netlink;
 pub mod vrrp;

@@ -98,6 +98,7 @@ impl State {
             backends_up: ids.backends.iter().flatten().filter(up).count() as u64,
             events_lost: tables.counter(Counter::EventLost)?,
             warnings,
+            vrrp: self.pair().and_then(|pair| pair.view(config)),
         })
     }
 

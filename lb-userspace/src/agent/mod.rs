@@ -6,33 +6,43 @@
 mod desired;
 mod handler;
 mod overrides;
+mod pair;
 mod state;
 mod upkeep;
 mod views;
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
+use lb_common::control::ArpGate;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
 use crate::{
-    config::{self, Config},
+    config::{self, Config, Director},
     control::server::{ControlSocket, serve},
     datapath::{self, Datapath, sysctl},
 };
 
+use pair::Pair;
 use state::State;
 
 /// Runs the agent until SIGTERM or SIGINT. The packet path stays attached unless `detach`.
 ///
-/// `object` is the eBPF object, aligned to 8 bytes.
+/// `object` is the eBPF object, aligned to 8 bytes. `node` tells which director this is; else the host's name does.
 ///
 /// # Errors
 ///
 /// The config is wrong, the packet path cannot be loaded, or the control socket is taken: then nothing is left behind.
-pub fn run(object: &[u8], path: &Path, detach: bool) -> Result<()> {
+pub fn run(object: &[u8], path: &Path, node: Option<&str>, detach: bool) -> Result<()> {
     let config = load(path)?;
+    let director = match &config.vrrp {
+        Some(_) => {
+            let director = config.director(&pair::node_name(&config, node));
+            Some(director.map_err(|message| anyhow!("{}: {message}", path.display()))?.clone())
+        }
+        None => None,
+    };
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(&config.agent.log))
         .with_writer(std::io::stderr)
@@ -40,7 +50,7 @@ pub fn run(object: &[u8], path: &Path, detach: bool) -> Result<()> {
         .init();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("start tokio")?;
-    runtime.block_on(steer(object, path, config, detach))
+    runtime.block_on(steer(object, path, config, director, detach))
 }
 
 /// Takes the packet path off, as configured in the file at `path`.
@@ -69,7 +79,7 @@ fn load(path: &Path) -> Result<Config> {
     checked.config.with_context(|| format!("{} has errors, nothing was changed", path.display()))
 }
 
-async fn steer(object: &[u8], path: &Path, config: Config, detach: bool) -> Result<()> {
+async fn steer(object: &[u8], path: &Path, config: Config, director: Option<Director>, detach: bool) -> Result<()> {
     // The socket first: a second agent with the same config must not touch the packet path.
     let socket = ControlSocket::bind(&config.agent.control_socket)?;
     let mut terminate = signal(SignalKind::terminate()).context("watch SIGTERM")?;
@@ -83,6 +93,15 @@ async fn steer(object: &[u8], path: &Path, config: Config, detach: bool) -> Resu
     report(&datapath);
     let state = Arc::new(State::new(path, config, datapath)?);
     state.apply()?;
+    match &director {
+        Some(director) => {
+            if let Some(pair) = Pair::start(state.config(), director, state.datapath()).await? {
+                state.set_pair(pair);
+            }
+        }
+        // An earlier agent may have had others around it.
+        None => state.datapath().guard(&[], ArpGate::Off, Duration::ZERO)?,
+    }
     info!(services = state.config().services.len(), "ready");
 
     let server = tokio::spawn(serve(socket, state.clone()));
@@ -90,6 +109,10 @@ async fn steer(object: &[u8], path: &Path, config: Config, detach: bool) -> Resu
     tokio::select! {
         _ = terminate.recv() => info!("SIGTERM"),
         _ = interrupt.recv() => info!("SIGINT"),
+    }
+    // The peer shall not wait for anything else.
+    if let Some(pair) = state.pair() {
+        pair.stop().await;
     }
     server.abort();
     work.stop().await;

@@ -3,16 +3,17 @@
 use std::{
     net::SocketAddrV4,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Instant,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use tracing::info;
 
 use super::{
     desired,
     overrides::{self, Change, Overrides},
+    pair::Pair,
 };
 use crate::{
     config::Config,
@@ -24,7 +25,8 @@ use crate::{
 pub(super) struct State {
     path: PathBuf,
     config: Config,
-    datapath: Datapath,
+    datapath: Arc<Datapath>,
+    pair: OnceLock<Pair>,
     started: Instant,
     changing: Mutex<Changing>,
     swept: Mutex<Option<Arc<Summary>>>,
@@ -43,7 +45,8 @@ impl State {
         Ok(Self {
             path: path.to_owned(),
             config,
-            datapath,
+            datapath: Arc::new(datapath),
+            pair: OnceLock::new(),
             #[expect(clippy::disallowed_methods, reason = "the agent's uptime; no protocol depends on it")]
             started: Instant::now(),
             changing: Mutex::new(Changing { overrides, ids: Ids::default() }),
@@ -59,8 +62,19 @@ impl State {
         &self.path
     }
 
-    pub(super) const fn datapath(&self) -> &Datapath {
+    pub(super) const fn datapath(&self) -> &Arc<Datapath> {
         &self.datapath
+    }
+
+    /// The election, if there is one and it has started.
+    pub(super) fn pair(&self) -> Option<&Pair> {
+        self.pair.get()
+    }
+
+    /// The election has started.
+    pub(super) fn set_pair(&self, pair: Pair) {
+        // It starts once.
+        let _ = self.pair.set(pair);
     }
 
     pub(super) fn uptime_seconds(&self) -> u64 {
@@ -133,7 +147,8 @@ impl State {
     /// Takes the packet path off.
     pub(super) fn detach(self) -> Result<Vec<String>> {
         overrides::forget(&self.config.agent.control_socket);
-        Ok(self.datapath.detach()?)
+        let datapath = Arc::try_unwrap(self.datapath).map_err(|_| anyhow!("the packet path is still in use"))?;
+        Ok(datapath.detach()?)
     }
 
     fn changing(&self) -> MutexGuard<'_, Changing> {

@@ -23,6 +23,9 @@ enum Verb {
         /// The config file
         #[arg(long, default_value = "/etc/lb/lb.toml")]
         config: PathBuf,
+        /// Which [director.NAME] of the config this is; else the host's name tells
+        #[arg(long, value_name = "NAME")]
+        node: Option<String>,
         /// Take the packet path off the interfaces when the agent stops, and forget all conns
         #[arg(long)]
         detach: bool,
@@ -43,7 +46,7 @@ enum Verb {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().verb {
-        Verb::Run { config, detach } => agent::run(object::OBJECT, &config, detach),
+        Verb::Run { config, node, detach } => agent::run(object::OBJECT, &config, node.as_deref(), detach),
         Verb::Check { config } => {
             let (text, ok) = config::check_report(&config);
             print!("{text}");

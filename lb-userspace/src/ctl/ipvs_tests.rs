@@ -30,6 +30,7 @@ fn status() -> Status {
         backends_up: 1,
         events_lost: 0,
         warnings: Vec::new(),
+        vrrp: None,
     }
 }
 

@@ -37,6 +37,7 @@ fn status_fits_on_a_screen() {
         backends_up: 1,
         events_lost: 0,
         warnings: vec!["LRO is on at ext0: ethtool -K ext0 lro off".to_owned()],
+        vrrp: None,
     };
     let expected = "\
 lb-agent 0.1.0, pid 4242, up 3h12m, map layout 1, protocol 1

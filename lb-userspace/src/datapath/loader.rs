@@ -78,6 +78,7 @@ pub(super) fn load(object: &[u8], settings: &Settings) -> Result<Loaded> {
     let choices: Vec<_> =
         settings.interfaces.iter().zip(&devs).map(|(wanted, dev)| mode::choose(wanted.mode, dev)).collect();
     load_program(&mut ebpf, abi::PROG_CLOCK)?;
+    load_program(&mut ebpf, abi::PROG_BEAT)?;
     load_program(&mut ebpf, abi::PROG_RETIRE)?;
     load_program(&mut ebpf, abi::PROG_TC)?;
     let with_xdp = choices.iter().any(|choice| choice.xdp.is_some());

@@ -10,6 +10,7 @@ pub mod clock;
 mod error;
 pub mod events;
 pub mod expiry;
+mod health;
 pub mod hops;
 mod join;
 mod loader;
@@ -51,6 +52,15 @@ pub use scan::Scan;
 pub use sweep::{Summary, Sweep, Tally};
 pub use tables::{Array, Table, TableSizes, Tables};
 
+fn map_ids(pins: &pins::PinDir) -> Result<Vec<(&'static str, u32)>> {
+    let id = |name: &'static str| {
+        let path = pins.map(name);
+        let map = bpf::Map::open(&path).map_err(Error::io(format!("open {}", path.display())))?;
+        Ok((name, map.info().id))
+    };
+    abi::map::ALL.into_iter().map(id).collect()
+}
+
 /// The loaded and attached packet path. Dropping it leaves everything attached; [`Datapath::detach`] does not.
 ///
 /// All methods take `&self` and may be called from any thread.
@@ -63,6 +73,8 @@ pub struct Datapath {
     /// `control` is one element with several writers of ours: each reads, changes and writes it as a whole.
     control: Mutex<()>,
     pins: pins::PinDir,
+    /// The kernel's ids of the pinned maps.
+    map_ids: Vec<(&'static str, u32)>,
     events: Mutex<Option<Events>>,
 }
 
@@ -83,6 +95,7 @@ impl Datapath {
             ticks: Ticks { hz: 0 },
             ebpf: loaded.ebpf,
             control: Mutex::new(()),
+            map_ids: map_ids(&loaded.pins)?,
             pins: loaded.pins,
             events: Mutex::new(Some(events)),
         };
@@ -179,12 +192,14 @@ impl Datapath {
 
     /// Tells the ARP gate that the agent is alive.
     ///
+    /// Takes no lock and allocates nothing: a thread that must not wait calls it. A change of `control` that runs at the
+    /// same moment may put the previous heartbeat back; the next one heals that.
+    ///
     /// # Errors
     ///
-    /// The clock cannot be read, or `control` cannot be written.
+    /// The kernel refuses to run `lb_beat`.
     pub fn heartbeat(&self) -> Result<()> {
-        let now = self.clock()?.jiffies as u32;
-        self.steer(&|control| control.heartbeat = now)
+        self.run(abi::PROG_BEAT, &[0; 64]).map(drop)
     }
 
     /// The reading end of the event ring; `None`: it was taken before.

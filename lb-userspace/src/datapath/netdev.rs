@@ -1,20 +1,15 @@
 //! The network interfaces as the kernel describes them: one rtnetlink dump.
 //!
 //! Owns the question "which interfaces are there, of which kind, with which XDP program"; which hook suits one is
-//! `mode`. It asks over a socket, not in /sys: after `nsenter --net` /sys still shows another namespace.
+//! `mode`.
 
-use std::io;
-
-use rtnetlink::{
-    packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload},
-    packet_route::{
-        RouteNetlinkMessage,
-        link::{InfoKind, InfoPortKind, LinkAttribute, LinkInfo, LinkMessage, LinkXdp, XdpAttached},
-    },
-    sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
+use rtnetlink::packet_route::{
+    RouteNetlinkMessage,
+    link::{InfoKind, InfoPortKind, LinkAttribute, LinkInfo, LinkMessage, LinkXdp, XdpAttached},
 };
 
 use super::error::{Error, Result};
+use crate::netlink;
 
 /// An interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,38 +37,14 @@ pub(super) struct XdpState {
 
 /// Every interface of this network namespace.
 pub(super) fn list() -> Result<Vec<NetDev>> {
-    dump().map_err(Error::io("list the network interfaces"))
-}
-
-fn dump() -> io::Result<Vec<NetDev>> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let payload = NetlinkPayload::from(RouteNetlinkMessage::GetLink(LinkMessage::default()));
-    let mut request = NetlinkMessage::new(header, payload);
-    request.finalize();
-    let mut bytes = vec![0; request.buffer_len()];
-    request.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
-    let mut found = Vec::new();
-    loop {
-        let (bytes, _from) = socket.recv_from_full()?;
-        let mut rest = bytes.as_slice();
-        while !rest.is_empty() {
-            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
-            match message.payload {
-                NetlinkPayload::Done(_) => return Ok(found),
-                NetlinkPayload::Error(error) => return Err(error.to_io()),
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => found.push(describe(&link)),
-                _ => {}
-            }
-            // Messages in a datagram are aligned to 4 bytes.
-            let length = (message.header.length as usize).next_multiple_of(4).max(16);
-            rest = rest.get(length..).unwrap_or_default();
-        }
-    }
+    let links = netlink::dump(RouteNetlinkMessage::GetLink(LinkMessage::default()));
+    let links = links.map_err(Error::io("list the network interfaces"))?.into_iter();
+    Ok(links
+        .filter_map(|message| match message {
+            RouteNetlinkMessage::NewLink(link) => Some(describe(&link)),
+            _ => None,
+        })
+        .collect())
 }
 
 fn describe(link: &LinkMessage) -> NetDev {

@@ -116,6 +116,7 @@ impl Sample {
             backends_up: 3,
             events_lost: 0,
             warnings: vec!["rp_filter is strict on int0: sysctl -w net.ipv4.conf.int0.rp_filter=2".to_owned()],
+            vrrp: None,
         }
     }
 }

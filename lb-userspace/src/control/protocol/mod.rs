@@ -10,6 +10,7 @@ mod filter;
 mod names;
 mod request;
 mod view;
+mod vrrp;
 
 pub use error::{ApiError, ErrorCode};
 pub use filter::{AddrFilter, ConnFilter};
@@ -19,6 +20,7 @@ pub use view::{
     BackendAnswer, BackendRate, BackendTraffic, BackendView, ConnView, DropView, InterfaceView, Mode, Rate, RateView,
     ServiceView, StatsView, Status, TableView, Traffic,
 };
+pub use vrrp::{AlarmView, PeerView, TimerView, TransportView, VipView, VrrpView};
 
 use serde::{Deserialize, Serialize};
 

@@ -2,7 +2,7 @@
 //!
 //! Addresses are `IP:port`, enums go by their names in `lb-common`, times are whole seconds, sizes are bytes.
 
-use super::names;
+use super::{VrrpView, names};
 use lb_common::{
     backend::BackendState,
     conn::{Origin, Proto},
@@ -65,6 +65,9 @@ pub struct Status {
     pub events_lost: u64,
     /// What the operator should look at, each a sentence with a remedy.
     pub warnings: Vec<String>,
+    /// The election; absent: this director is alone, and always Active.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vrrp: Option<VrrpView>,
 }
 
 /// The packet path on one interface.

@@ -1,0 +1,103 @@
+//! This director among others: wires the election to the packet path, to what is tracked, and to the log.
+//!
+//! Owns the order of start and stop: the checks are known before the election takes part, and the VIPs are gone before
+//! the agent is.
+
+mod checks;
+mod events;
+mod notify;
+mod settings;
+mod views;
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use tokio::{sync::watch, task::JoinSet};
+use tracing::{info, warn};
+
+use crate::{
+    config::{Config, Director},
+    datapath::Datapath,
+    failover::{Failover, Status},
+    ha,
+};
+
+use checks::Details;
+pub(super) use settings::node_name;
+
+/// How long a stopping agent waits for the operator's hook.
+const HOOK_LIMIT: Duration = Duration::from_secs(2);
+
+/// The running election with everything around it.
+#[derive(Debug)]
+pub(super) struct Pair {
+    failover: Failover,
+    director: Director,
+    details: Arc<Details>,
+    checks: checks::PacketPath,
+    tasks: Mutex<JoinSet<()>>,
+    stop: watch::Sender<bool>,
+}
+
+impl Pair {
+    /// Takes part in the election as `director`; the packet path must work already.
+    ///
+    /// # Errors
+    ///
+    /// An interface or an address is missing, or the kernel refuses a socket: then no VIP is here.
+    pub(super) async fn start(config: &Config, director: &Director, datapath: &Arc<Datapath>) -> Result<Option<Self>> {
+        let Some(vrrp) = &config.vrrp else { return Ok(None) };
+        let settings = settings::settings(config, vrrp, director);
+        let checks = settings.election.checks.len();
+        let fence = settings::Gate::new(datapath.clone(), vrrp);
+        let (failover, events) = Failover::start(settings, fence, None).context("start the election")?;
+        for note in failover.notes() {
+            warn!("{note}");
+        }
+        let granted = failover.status().map(|status| status.granted).unwrap_or_default();
+        for (what, refused) in [("real-time scheduling", granted.realtime), ("locked memory", granted.locked)] {
+            if let Some(why) = refused {
+                info!(why, "the timer thread runs without {what}");
+            }
+        }
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        let details = Arc::new(Details::new(checks));
+        let log = events::Log::new(failover.config().clone(), details.clone(), director.name.clone());
+        tasks.spawn(events::follow(events, log, vrrp.notify.clone()));
+        let packet_path = checks::PacketPath::start(datapath.clone(), failover.inputs(), details.clone())?;
+        checks::track(&vrrp.tracks, &failover.inputs(), &details, &mut tasks, &stopped).await;
+        failover.input(ha::Input::Start);
+        Ok(Some(Self {
+            failover,
+            director: director.clone(),
+            details,
+            checks: packet_path,
+            tasks: Mutex::new(tasks),
+            stop,
+        }))
+    }
+
+    /// What the running election knows.
+    pub(super) fn status(&self) -> Option<Status> {
+        self.failover.status()
+    }
+
+    /// Gives up all VIPs, tells the peer, and ends everything.
+    pub(super) async fn stop(&self) {
+        // The thread answers within milliseconds.
+        tokio::task::block_in_place(|| self.failover.stop());
+        self.checks.stop();
+        // Nobody listening means that all tasks have ended.
+        let _ = self.stop.send(true);
+        // A hook may still run: it has its own time limit.
+        let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        let ended = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(HOOK_LIMIT, ended).await.is_err() {
+            tasks.shutdown().await;
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! The timer thread: waits, hears, decides, acts.
+//!
+//! Each turn of its loop hands over all that was received before it lets time pass: silence counts only if somebody
+//! listened. Nothing here allocates while nothing happens, and nothing waits for anybody but the kernel.
+
+use std::{
+    io,
+    os::fd::AsRawFd,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::mpsc::Sender;
+
+use super::{
+    CHECK_ADDRESSES, Error, Event, Fence, Granted, Happened, Settings, Shared, Status, Witness,
+    addresses::{self, Addresses, Place},
+    inbox::{Inbox, Message},
+    links::Links,
+    pack, place,
+    wire::{Read, Wire},
+};
+use crate::{
+    ha::{self, Action, Cause, Election, Input, Role},
+    vrrp::{PRIORITY_RESIGN, machine::Heard},
+};
+
+/// The longest wait: somebody watches whether the loop turns.
+const TURN: Duration = Duration::from_millis(100);
+/// Packets of a transport in one turn: more than its socket holds, so that a sleeper's backlog is one turn's.
+const PACKETS: usize = 256;
+/// The pause of a thread that is flooded, for the sake of all others.
+const BREATH: Duration = Duration::from_millis(1);
+/// The pause after which VIPs that the kernel refused are tried again.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// What can fail, to be told once.
+#[derive(Clone, Copy)]
+enum Work {
+    Receive,
+    Send,
+    Announce,
+    Vips,
+    Gate,
+    Beat,
+    Links,
+}
+
+const WORKS: [&str; 7] = [
+    "receive adverts",
+    "send adverts",
+    "send gratuitous ARP",
+    "configure the VIPs",
+    "move the ARP gate",
+    "keep the ARP gate open",
+    "watch the links",
+];
+
+/// The state of the thread.
+pub(super) struct Thread {
+    election: Election,
+    wires: Vec<Wire>,
+    addresses: Addresses,
+    links: Links,
+    fence: Box<dyn Fence>,
+    witness: Option<Box<dyn Witness>>,
+    next_witness: Option<Instant>,
+    inbox: Inbox,
+    events: Sender<Event>,
+    shared: Arc<Shared>,
+    granted: Granted,
+    fds: Vec<libc::pollfd>,
+    role: Role,
+    gate_open: bool,
+    next_beat: Instant,
+    /// The VIPs could not be put on in this turn: nobody is told that they are here.
+    refused: bool,
+    /// When they are tried again.
+    again: Option<Instant>,
+    /// When this director gave its role away, until another one is heard.
+    gave_up: Option<Instant>,
+    told: [bool; WORKS.len()],
+    late: u64,
+    worst_delay: Duration,
+    stopped: bool,
+}
+
+fn now() -> Instant {
+    #[expect(clippy::disallowed_methods, reason = "the one clock of the election; the core takes it as an argument")]
+    Instant::now()
+}
+
+impl Thread {
+    /// Opens everything and brings the VIPs in order; tells what it found.
+    pub(super) fn prepare(
+        settings: Settings,
+        fence: impl Fence,
+        witness: Option<Box<dyn Witness>>,
+        inbox: Inbox,
+        events: Sender<Event>,
+        shared: Arc<Shared>,
+    ) -> Result<(Self, Vec<String>), Error> {
+        let Settings { election: mut config, transports } = settings;
+        let sites = place::find(&transports)?;
+        config.transports = transports
+            .iter()
+            .zip(&sites)
+            .map(|(transport, site)| ha::Transport {
+                name: transport.interface.clone(),
+                version: transport.router.version,
+                address: site.address,
+                interval: transport.router.interval,
+            })
+            .collect();
+        let election = Election::new(config).map_err(Error::Config)?;
+        // Whatever a killed agent left: from here on nobody is told that the VIPs are here.
+        fence.close().map_err(Error::Gate)?;
+        for site in &sites {
+            let name = &site.interface.name;
+            addresses::keep_secondaries(name).map_err(Error::io(format!("set promote_secondaries on {name}")))?;
+        }
+        let places = transports.iter().zip(&sites).flat_map(|(transport, site)| {
+            transport.vips.iter().map(|vip| Place {
+                address: vip.address,
+                prefix: vip.prefix,
+                interface: transport.interface.clone(),
+                ifindex: site.interface.index,
+            })
+        });
+        let addresses = Addresses::new(places.collect()).map_err(Error::io("open an rtnetlink socket"))?;
+        let notes = addresses.reconcile()?;
+        let priority = election.config().priority;
+        let open = |(transport, site)| Wire::open(transport, site, priority);
+        let wires = transports.iter().zip(&sites).map(open).collect::<Result<Vec<_>, _>>()?;
+        let links = Links::open().map_err(Error::io("watch the links"))?;
+        let waited = wires.iter().map(|wire| wire.socket.as_fd()).chain([links.as_fd(), inbox.as_fd()]);
+        let fds = waited.map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 }).collect();
+        let next_witness = witness.as_ref().map(|_| now());
+        let mut thread = Self {
+            election,
+            wires,
+            addresses,
+            links,
+            fence: Box::new(fence),
+            witness,
+            next_witness,
+            inbox,
+            events,
+            shared,
+            granted: Granted::default(),
+            fds,
+            role: Role::Backup,
+            gate_open: false,
+            next_beat: now(),
+            refused: false,
+            again: None,
+            gave_up: None,
+            told: [false; WORKS.len()],
+            late: 0,
+            worst_delay: Duration::ZERO,
+            stopped: false,
+        };
+        thread.look_at_links(now());
+        Ok((thread, notes))
+    }
+
+    pub(super) const fn config(&self) -> &ha::Config {
+        self.election.config()
+    }
+
+    /// Works until it is told to stop.
+    pub(super) fn run(mut self, granted: Granted) {
+        self.granted = granted;
+        while !self.stopped {
+            let due = self.due();
+            self.wait(due);
+            let now = now();
+            let delay = due.map(|due| now.saturating_duration_since(due)).unwrap_or_default();
+            self.worst_delay = self.worst_delay.max(delay);
+            let flooded = self.listen(now);
+            self.look_at_links(now);
+            self.read_messages(now);
+            self.election.handle_timeout(now);
+            self.act(now);
+            self.keep_alive(now);
+            self.shared.turns.fetch_add(1, Ordering::Relaxed);
+            if flooded {
+                std::thread::sleep(BREATH);
+            }
+        }
+    }
+
+    /// When something must be done.
+    fn due(&self) -> Option<Instant> {
+        let beat = self.gate_open.then_some(self.next_beat);
+        [self.election.poll_timeout(), beat, self.next_witness, self.again].into_iter().flatten().min()
+    }
+
+    fn wait(&mut self, due: Option<Instant>) {
+        let left = due.map_or(TURN, |due| due.saturating_duration_since(now()).min(TURN));
+        let timeout = libc::timespec { tv_sec: 0, tv_nsec: left.as_nanos() as libc::c_long };
+        // SAFETY: the array is valid for its length; no signal mask. An interrupted wait is a short one.
+        unsafe {
+            libc::ppoll(self.fds.as_mut_ptr(), self.fds.len() as libc::nfds_t, &raw const timeout, std::ptr::null());
+        }
+    }
+
+    /// Hands over every packet that has arrived; `true`: there were too many.
+    fn listen(&mut self, now: Instant) -> bool {
+        let mut flooded = false;
+        for transport in 0..self.wires.len() {
+            flooded |= self.listen_to(transport, now);
+        }
+        flooded
+    }
+
+    fn listen_to(&mut self, transport: usize, now: Instant) -> bool {
+        for _ in 0..PACKETS {
+            match self.wires[transport].read() {
+                Ok(Read::Advert(advert)) => {
+                    if self.wires[transport].is_news(&advert) {
+                        self.tell(Happened::OtherChecksum { from: advert.source, transport }, now);
+                    }
+                    let heard = Heard::from(&advert);
+                    self.election.handle(Input::Advert { transport, heard }, now);
+                    self.act(now);
+                    if advert.priority != PRIORITY_RESIGN && self.role != Role::Active {
+                        self.is_taken_over(&advert, transport, now);
+                    }
+                }
+                Ok(Read::Ignored) => {}
+                Ok(Read::Empty) => return false,
+                Err(error) => {
+                    self.outcome(Work::Receive, Err(error), now);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn is_taken_over(&mut self, advert: &crate::vrrp::packet::Advert, transport: usize, now: Instant) {
+        if let Some(gave_up) = self.gave_up.take() {
+            let after = now.saturating_duration_since(gave_up);
+            self.tell(Happened::TakenOver { by: advert.source, transport, after }, now);
+        }
+    }
+
+    fn look_at_links(&mut self, now: Instant) {
+        let Self { links, wires, election, .. } = self;
+        let read = links.read(|link| {
+            for (transport, wire) in wires.iter_mut().enumerate().filter(|(_, wire)| wire.ifindex == link.ifindex) {
+                if let Some(mac) = link.mac {
+                    wire.announcer.set_mac(mac);
+                }
+                election.handle(Input::Link { transport, up: link.up }, now);
+            }
+        });
+        self.outcome(Work::Links, read, now);
+        self.act(now);
+    }
+
+    fn read_messages(&mut self, now: Instant) {
+        self.inbox.hush();
+        while let Some(message) = self.inbox.take() {
+            match message {
+                Message::Input(input) => {
+                    self.stopped |= input == Input::Stop;
+                    self.election.handle(input, now);
+                    self.act(now);
+                }
+                Message::Status(answer) => {
+                    // Who has gone does not miss it.
+                    let _ = answer.try_send(self.status(now));
+                }
+            }
+        }
+    }
+
+    fn status(&self, now: Instant) -> Status {
+        Status {
+            election: self.election.status(now),
+            transports: self.wires.iter().map(|wire| wire.status.clone()).collect(),
+            gate_open: self.gate_open,
+            granted: self.granted.clone(),
+            late: self.late,
+            worst_delay: self.worst_delay,
+        }
+    }
+
+    /// Does everything that the election wants done, in its order.
+    fn act(&mut self, now: Instant) {
+        while let Some(action) = self.election.poll_action() {
+            self.perform(action, now);
+        }
+        if std::mem::take(&mut self.refused) {
+            self.again = Some(now + AGAIN);
+            self.election.handle(Input::Check { check: CHECK_ADDRESSES, ok: false }, now);
+            while let Some(action) = self.election.poll_action() {
+                self.perform(action, now);
+            }
+        }
+        self.shared.beat.store(pack(self.election.beat()), Ordering::Release);
+    }
+
+    fn perform(&mut self, action: Action, now: Instant) {
+        match action {
+            Action::OpenArpGate => {
+                let opened = self.fence.open().map_err(io::Error::other);
+                self.gate_open = opened.is_ok();
+                self.next_beat = now + self.fence.every();
+                self.refused |= !self.outcome(Work::Gate, opened, now);
+            }
+            Action::CloseArpGate => {
+                self.gate_open = false;
+                let closed = self.fence.close().map_err(io::Error::other);
+                self.outcome(Work::Gate, closed, now);
+            }
+            Action::AddVips => {
+                let added = self.addresses.add();
+                self.refused |= !self.outcome(Work::Vips, added, now);
+            }
+            Action::RemoveVips => {
+                let removed = self.addresses.remove();
+                self.outcome(Work::Vips, removed, now);
+            }
+            Action::SendAdvert { priority, .. } if self.refused && priority != PRIORITY_RESIGN => {}
+            Action::SendAdvert { transport, priority } => {
+                let sent = self.wires[transport].send(priority);
+                self.outcome(Work::Send, sent, now);
+            }
+            Action::GratuitousArp { .. } if self.refused => {}
+            Action::GratuitousArp { repeat } => {
+                for _ in 0..repeat {
+                    for wire in 0..self.wires.len() {
+                        let announced = self.wires[wire].announcer.announce();
+                        self.outcome(Work::Announce, announced, now);
+                    }
+                }
+            }
+            Action::Notify { role, cause } => {
+                let was = std::mem::replace(&mut self.role, role);
+                // Who is displaced has heard the new Active already.
+                let displaced = matches!(cause, Cause::Outranked { .. } | Cause::OutrankedBySync | Cause::Superseded);
+                self.gave_up = (was == Role::Active && role != Role::Active && !displaced).then_some(now);
+                self.next_witness = self.next_witness.map(|_| now);
+                self.tell(Happened::Role { role, cause, was }, now);
+            }
+            Action::Alarm { alarm, raised } => self.tell(Happened::Alarm { alarm, raised }, now),
+            Action::Late { by } => {
+                self.late += 1;
+                self.tell(Happened::Late { by }, now);
+            }
+        }
+    }
+
+    /// What must go on for as long as this thread lives.
+    fn keep_alive(&mut self, now: Instant) {
+        if self.gate_open && self.next_beat <= now {
+            let beaten = self.fence.beat().map_err(io::Error::other);
+            self.outcome(Work::Beat, beaten, now);
+            self.next_beat = now + self.fence.every();
+        }
+        if let (Some(witness), true) = (&mut self.witness, self.next_witness.is_some_and(|at| at <= now)) {
+            witness.send(&self.election.beat());
+            self.next_witness = self.election.config().heartbeat.map(|timing| now + timing.interval);
+        }
+        if self.again.is_some_and(|at| at <= now) {
+            self.again = None;
+            self.election.handle(Input::Check { check: CHECK_ADDRESSES, ok: true }, now);
+            self.act(now);
+        }
+    }
+
+    /// Tells about a failure, once until it has gone well again; `true`: it went well.
+    fn outcome(&mut self, work: Work, result: io::Result<()>, now: Instant) -> bool {
+        let what = work as usize;
+        match result {
+            Ok(()) => self.told[what] = false,
+            Err(error) => {
+                if !std::mem::replace(&mut self.told[what], true) {
+                    self.tell(Happened::Failed { what: WORKS[what], error: error.to_string() }, now);
+                }
+                return false;
+            }
+        }
+        true
+    }
+
+    fn tell(&self, what: Happened, at: Instant) {
+        // A reader that sleeps loses events; the thread must not wait for it.
+        let _ = self.events.try_send(Event { at, what });
+    }
+}
