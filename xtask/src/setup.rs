@@ -59,7 +59,7 @@ const fn package(purpose: Purpose, name: &'static str, proof: &'static str) -> P
 }
 
 /// No package of this table starts a service when it is installed. mariadb-server would; mariadb-server-core holds the
-/// server, mariadb-install-db and its SQL without it.
+/// server, mariadb-install-db and its SQL without it. keepalived's unit needs a configuration, and none comes with it.
 const PACKAGES: &[Package] = &[
     package(Purpose::Compiler, "rustc-web", "/usr/bin/rustc"),
     package(Purpose::Compiler, "cargo-web", "/usr/bin/cargo"),
@@ -80,6 +80,7 @@ const PACKAGES: &[Package] = &[
     package(Purpose::Lab, "iproute2", "ip"),
     package(Purpose::Lab, "iputils-ping", "ping"),
     package(Purpose::Lab, "tcpdump", "tcpdump"),
+    package(Purpose::Lab, "keepalived", "keepalived"),
 ];
 
 /// Runs the verb.

@@ -35,7 +35,7 @@ pub(crate) fn director_internal(index: usize) -> Ipv4Addr {
 }
 
 pub(crate) fn director_sync(index: usize) -> Ipv4Addr {
-    Ipv4Addr::new(10, 80, 81, octet(1, index))
+    Ipv4Addr::new(10, 99, 0, octet(1, index))
 }
 
 /// The first two servers are those of the classic setup; further ones count up from .171.

@@ -19,6 +19,7 @@ use super::addr;
 use super::director::Director;
 use super::host::Host;
 use super::process::{Process, tail};
+use super::vrrp::VrrpOptions;
 use super::wait::wait_for;
 
 const READY_LIMIT: Duration = Duration::from_secs(20);
@@ -37,6 +38,8 @@ pub struct AgentOptions {
     pub services: Vec<ServiceOptions>,
     /// TOML put in front of the `[[interface]]` tables: `[timeouts]`, `[table]`.
     pub extra: String,
+    /// The election; without it the director is alone, and somebody else gives it the VIPs.
+    pub vrrp: Option<VrrpOptions>,
 }
 
 /// One `[[service]]`.
@@ -82,7 +85,15 @@ impl AgentOptions {
                 backends,
             }],
             extra: String::new(),
+            vrrp: None,
         }
+    }
+
+    /// Makes the director one of a pair.
+    #[must_use]
+    pub fn vrrp(mut self, vrrp: &VrrpOptions) -> Self {
+        self.vrrp = Some(vrrp.clone());
+        self
     }
 
     /// Sets the hook of both interfaces.
@@ -114,6 +125,9 @@ impl AgentOptions {
         );
         if !self.extra.is_empty() {
             let _ = write!(text, "\n{}\n", self.extra.trim());
+        }
+        if let Some(vrrp) = &self.vrrp {
+            let _ = write!(text, "\n{}", vrrp.toml());
         }
         for interface in [self.external.as_str(), "int0"] {
             let _ = write!(text, "\n[[interface]]\nname = {interface:?}\nmode = {:?}\n", self.mode);

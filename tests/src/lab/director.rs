@@ -1,5 +1,5 @@
 //! A director of the lab: a host with a leg in both segments, its host firewall, the VIPs while no election moves
-//! them, and the agent that runs on it.
+//! them, and the agent or keepalived that runs on it.
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -12,6 +12,7 @@ use super::agent::{Agent, agent_socket};
 use super::cleanup::BPFFS;
 use super::count;
 use super::host::Host;
+use super::process::Process;
 use super::segment::{Link, Segment, port};
 
 /// A director. Its interfaces are `ext0` (clients), `int0` (servers) and, in a pair, `sync0`.
@@ -20,14 +21,18 @@ pub struct Director {
     host: Host,
     switch: Host,
     lab: String,
+    index: usize,
     links: Vec<Link>,
     /// See the methods in `agent`.
     pub(crate) agent: Mutex<Option<Agent>>,
+    /// See the methods in `keepalived`.
+    pub(crate) keepalived: Mutex<Option<Process>>,
 }
 
 impl Director {
-    pub(crate) fn new(host: Host, switch: Host, lab: &str, links: Vec<Link>) -> Self {
-        Self { host, switch, lab: lab.to_owned(), links, agent: Mutex::new(None) }
+    pub(crate) fn new(host: Host, switch: Host, lab: &str, index: usize, links: Vec<Link>) -> Self {
+        let (agent, keepalived) = (Mutex::new(None), Mutex::new(None));
+        Self { host, switch, lab: lab.to_owned(), index, links, agent, keepalived }
     }
 
     pub(crate) fn switch(&self) -> &Host {
@@ -37,6 +42,11 @@ impl Director {
     /// The switch's ports that it is plugged into.
     pub(crate) fn ports(&self) -> impl Iterator<Item = String> {
         self.links.iter().map(|link| port(self.host.name(), link.interface))
+    }
+
+    /// 0 for d1, 1 for d2.
+    pub fn index(&self) -> usize {
+        self.index
     }
 
     /// The host that it is.
@@ -115,8 +125,10 @@ impl Director {
     pub(crate) fn drop_vips(&self) -> Result<()> {
         for (vip, interface) in vips() {
             let shown = self.host.check(&["ip", "-o", "-4", "addr", "show", "dev", interface])?;
-            if shown.contains(&format!(" {vip}/32 ")) {
-                self.host.ip_batch(&format!("addr del {vip}/32 dev {interface}\n"))?;
+            // With whatever prefix: an election may have put it there.
+            let mut words = shown.split_ascii_whitespace();
+            if let Some(held) = words.find(|word| word.starts_with(&format!("{vip}/"))) {
+                self.host.ip_batch(&format!("addr del {held} dev {interface}\n"))?;
             }
         }
         Ok(())
@@ -134,7 +146,7 @@ impl Director {
     /// When it holds one of them only: the classic setup breaks then.
     pub fn holds_vips(&self) -> Result<bool> {
         let shown = self.host.check(&["ip", "-o", "-4", "addr", "show"])?;
-        let held = vips().iter().filter(|(vip, _)| shown.contains(&format!(" {vip}/32 "))).count();
+        let held = vips().iter().filter(|(vip, _)| shown.contains(&format!(" {vip}/"))).count();
         if held == 1 {
             bail!("{} holds one of the two VIPs:\n{shown}", self.host.name());
         }

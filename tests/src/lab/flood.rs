@@ -12,7 +12,7 @@ use super::addr;
 use super::host::Host;
 use super::tap::packet_socket;
 use super::wait::now;
-use crate::packet::{Mac, checksum};
+use crate::packet::{Mac, checksum, ether};
 
 /// Frames per system call; the kernel's queue towards a virtual device holds 1,000.
 const BURST: usize = 64;
@@ -34,7 +34,7 @@ pub struct Flood {
 /// # Errors
 /// When the kernel refuses them.
 pub fn flood(host: &Host, router: Mac, service: SocketAddrV4, count: u64, rate: u32, seed: u64) -> Result<Flood> {
-    let socket = host.enter(|| packet_socket("eth0"))?;
+    let socket = host.enter(|| packet_socket("eth0", ether::IPV4))?;
     let mut noise = Noise(seed);
     let mut frames = [[0; LEN]; BURST];
     frames.iter_mut().for_each(|frame| blank(frame, router, service));

@@ -12,15 +12,20 @@
 
 pub mod addr;
 mod agent;
+mod arp;
+mod beat;
 pub mod cleanup;
 mod client;
 mod count;
 mod detour;
 mod director;
+mod disturb;
 mod echo;
 mod flood;
 mod host;
 mod inject;
+mod keepalived;
+mod knock;
 mod mariadb;
 mod netns;
 mod operate;
@@ -29,6 +34,7 @@ mod process;
 mod program;
 mod pulse;
 mod record;
+mod rival;
 mod segment;
 mod sysbench;
 mod tap;
@@ -37,7 +43,9 @@ mod topology;
 mod transfer;
 mod usage;
 mod vlan;
+mod vrrp;
 mod wait;
+mod watch;
 mod workload;
 
 use std::fs;
@@ -51,12 +59,16 @@ use std::thread;
 use anyhow::{Context, Result, anyhow, bail};
 
 pub use agent::{AgentOptions, BackendOptions, ServiceOptions, agent_socket, binary};
+pub use arp::Asker;
+pub use beat::Beat;
 pub use client::{Client, Peer, peer};
 pub use count::{PacketCounter, Seen};
 pub use director::Director;
+pub use disturb::{Disturbance, Hog, Loss, Way};
 pub use echo::{EchoServer, EchoSession, talk_all};
 pub use flood::{Flood, flood};
 pub use host::Host;
+pub use knock::Knocks;
 pub use mariadb::{MariadbOptions, Server, Session};
 pub use operate::LinkFacts;
 pub use process::Process;
@@ -66,7 +78,9 @@ pub use sysbench::{Sysbench, SysbenchOptions, SysbenchReport, prepare_sysbench};
 pub use tap::{Frame, Offloads, Tap};
 pub use transfer::Transfer;
 pub use vlan::VlanTag;
+pub use vrrp::{Checksum, VIPS, VrrpOptions};
 pub use wait::{now, wait_for};
+pub use watch::{Change, History, VipWatch};
 pub use workload::Workload;
 
 use process::Lifetime;
@@ -183,7 +197,10 @@ impl Lab {
             let address = plan.links.first().context("a host without a link")?.address;
             match plan.role {
                 Role::Client => clients.push(Client::new(host, address)),
-                Role::Director => directors.push(Director::new(host, network.switch.clone(), &id, plan.links)),
+                Role::Director => {
+                    let (switch, index) = (network.switch.clone(), directors.len());
+                    directors.push(Director::new(host, switch, &id, index, plan.links));
+                }
                 Role::Server => servers.push(Server::new(host, address)),
             }
         }
@@ -222,6 +239,14 @@ impl Lab {
     /// When the lab was built without directors.
     pub fn d1(&self) -> &Director {
         &self.directors[0]
+    }
+
+    /// The second director.
+    ///
+    /// # Panics
+    /// When the lab was built with fewer than two.
+    pub fn d2(&self) -> &Director {
+        &self.directors[1]
     }
 
     /// All directors.

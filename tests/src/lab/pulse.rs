@@ -20,13 +20,16 @@ use super::wait::{now, wait_for};
 use crate::packet::{Packet, Tcp, flag, tcp};
 
 /// From ping to ping.
-const PERIOD: Duration = Duration::from_millis(1);
+pub(super) const PERIOD: Duration = Duration::from_millis(1);
 /// How often a waiting thread looks whether it is to stop.
-const LOOK: Duration = Duration::from_millis(20);
+pub(super) const LOOK: Duration = Duration::from_millis(20);
 /// How long the last answers may take.
 const LAST: Duration = Duration::from_millis(300);
 
-const CLIENT_SEQ: u32 = 1000;
+/// An answer that came so fast did not wait for anything.
+const PROMPT: Duration = Duration::from_millis(200);
+
+pub(super) const CLIENT_SEQ: u32 = 1000;
 const SERVER_SEQ: u32 = 5000;
 /// The number of a ping is its payload.
 const PAYLOAD: usize = size_of::<u32>();
@@ -183,6 +186,19 @@ impl Record {
         self.pings.get(last_lost + 1).map_or(Duration::MAX, |ping| ping.sent.saturating_duration_since(event))
     }
 
+    /// The longest time without an answer from `event` on: from one answer that came soon to the next such one. Answers
+    /// that took longer than 200 ms waited somewhere and say nothing about the moment in which they came.
+    #[must_use]
+    pub fn gap(&self, event: Instant) -> Duration {
+        let prompt = self.pings.iter().filter_map(|ping| Some((ping.sent, ping.answered?)));
+        let prompt = prompt.filter(|(sent, answered)| answered.saturating_duration_since(*sent) < PROMPT);
+        let mut answers: Vec<_> = prompt.map(|(_, answered)| answered).collect();
+        answers.sort_unstable();
+        let first = answers.partition_point(|answered| *answered <= event).saturating_sub(1);
+        let Some(answers) = answers.get(first..).filter(|answers| answers.len() > 1) else { return Duration::MAX };
+        answers.windows(2).map(|pair| pair[1].saturating_duration_since(pair[0])).max().unwrap_or(Duration::MAX)
+    }
+
     /// The round-trip time that a share of the answered pings, 0 to 1, did not exceed.
     #[must_use]
     pub fn latency(&self, share: f64) -> Duration {
@@ -248,7 +264,7 @@ impl Segment {
     }
 }
 
-fn raw_socket() -> Result<OwnedFd> {
+pub(super) fn raw_socket() -> Result<OwnedFd> {
     // SAFETY: the call takes numbers only.
     let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::IPPROTO_RAW) };
     if socket < 0 {
@@ -259,7 +275,7 @@ fn raw_socket() -> Result<OwnedFd> {
 }
 
 /// Sends an IP packet. What the kernel refuses (no route, link down) counts as lost, like what a wire loses.
-fn send(socket: &OwnedFd, packet: &Packet<Tcp>) {
+pub(super) fn send(socket: &OwnedFd, packet: &Packet<Tcp>) {
     let bytes = packet.ip_bytes();
     let to = libc::sockaddr_in {
         sin_family: libc::AF_INET as u16,
@@ -274,7 +290,7 @@ fn send(socket: &OwnedFd, packet: &Packet<Tcp>) {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -294,7 +310,11 @@ mod tests {
         assert_eq!(record.outage(at(9)), Duration::from_millis(4));
         assert_eq!(record.outage(at(13)), Duration::ZERO);
         assert_eq!(record.latency(0.99), Duration::from_millis(2));
+        // Answered at 11 (the ping of 9), then at 15 (that of 13).
+        assert_eq!(record.gap(at(9)), Duration::from_millis(4));
+        assert_eq!(record.gap(at(16)), Duration::from_millis(1));
         let never = Record { pings: vec![Ping { sent: at(0), answered: None }] };
         assert_eq!(never.outage(at(0)), Duration::MAX);
+        assert_eq!(never.gap(at(0)), Duration::MAX);
     }
 }

@@ -17,7 +17,7 @@ pub enum Segment {
     Client,
     /// 192.168.80.0/24: MySQL servers and the internal side of the directors.
     Server,
-    /// 10.80.81.0/24: the directors among themselves; exists with two directors or more.
+    /// 10.99.0.0/24: the directors among themselves; exists with two directors or more.
     Sync,
 }
 
@@ -28,6 +28,15 @@ impl Segment {
             Self::Client => "br-client",
             Self::Server => "br-server",
             Self::Sync => "br-sync",
+        }
+    }
+
+    /// The interface of a director on it.
+    pub fn director_interface(self) -> &'static str {
+        match self {
+            Self::Client => "ext0",
+            Self::Server => "int0",
+            Self::Sync => "sync0",
         }
     }
 }

@@ -10,6 +10,7 @@ use nix::net::if_::if_nametoindex;
 
 use super::host::Host;
 use super::wait::now;
+use crate::packet::ether;
 
 /// `struct virtio_net_hdr` (linux/virtio_net.h): what `PACKET_VNET_HDR` puts in front of every frame.
 const OFFLOAD_LEN: usize = 10;
@@ -107,8 +108,8 @@ impl Frame {
     }
 }
 
-/// A packet socket on one interface. It sees the IPv4 frames for the interface's own link-layer address, also those that
-/// the host discards, and none that go out.
+/// A packet socket on one interface. It sees the frames of one protocol for the interface's own link-layer address and for
+/// all, also those that the host discards, and none that go out.
 #[derive(Debug)]
 pub struct Tap {
     socket: OwnedFd,
@@ -116,13 +117,21 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// Opens one on an interface of a host.
+    /// Opens one for IPv4 on an interface of a host.
     ///
     /// # Errors
     /// When there is no such interface, or the caller is not root.
     pub fn open(host: &Host, interface: &str) -> Result<Self> {
+        Self::open_for(host, interface, ether::IPV4)
+    }
+
+    /// Opens one for the protocol with this EtherType.
+    ///
+    /// # Errors
+    /// As [`Tap::open`].
+    pub fn open_for(host: &Host, interface: &str, ether_type: u16) -> Result<Self> {
         let what = format!("packet socket on {} {interface}", host.name());
-        let socket = host.enter(|| packet_socket(interface)).with_context(|| format!("open a {what}"))?;
+        let socket = host.enter(|| packet_socket(interface, ether_type)).with_context(|| format!("open a {what}"))?;
         Ok(Self { socket, what })
     }
 
@@ -213,9 +222,8 @@ impl Tap {
 }
 
 /// Opens and binds; in the network namespace of the calling thread.
-pub(crate) fn packet_socket(interface: &str) -> Result<OwnedFd> {
+pub(crate) fn packet_socket(interface: &str, ether_type: u16) -> Result<OwnedFd> {
     let index = if_nametoindex(interface).with_context(|| format!("no interface {interface}"))?;
-    let protocol = (libc::ETH_P_IP as u16).to_be();
     // Protocol 0: nothing is received before the socket is bound to its interface.
     // SAFETY: the call takes numbers only.
     let socket = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
@@ -232,7 +240,7 @@ pub(crate) fn packet_socket(interface: &str) -> Result<OwnedFd> {
     // SAFETY: an all-zero `sockaddr_ll` is valid.
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     address.sll_family = libc::AF_PACKET as u16;
-    address.sll_protocol = protocol;
+    address.sll_protocol = ether_type.to_be();
     address.sll_ifindex = i32::try_from(index).context("interface index out of range")?;
     let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
     // SAFETY: the address is valid for reads of its length.
