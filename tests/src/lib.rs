@@ -1,9 +1,11 @@
 //! What the tests, the demo and the benchmarks share. [`lab`] builds a network of namespaces with real MariaDB servers,
 //! [`checks`] says what must hold of an agent at work in it, [`packet`] builds and checks frames, [`prog`] runs the eBPF
-//! programs on single packets, [`mod@bench`] measures what one costs. Nothing here is linked into the agent.
+//! programs on single packets, [`mod@bench`] measures what one costs, [`failover`] what a failover does.
+//! Nothing here is linked into the agent.
 
 pub mod bench;
 pub mod checks;
+pub mod failover;
 pub mod hook;
 mod ip;
 pub mod lab;

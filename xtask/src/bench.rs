@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: what things cost, measured. `datapath`: nanoseconds per packet of the real programs, beside a
-//! plain forwarder and a program that does nothing. The measuring itself is `lb_tests::bench`.
+//! plain forwarder and a program that does nothing. `failover`: sessions and gaps when the Active goes, beside keepalived
+//! with nftables and conntrackd. The measuring itself is `lb_tests::bench` and `lb_tests::failover`.
 
 use std::{
     fs,
@@ -9,10 +10,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use clap::Subcommand;
-use lb_tests::bench::{self, Options};
+use clap::{Subcommand, ValueEnum};
+use lb_tests::{
+    bench::{self, Options},
+    failover::{self, Contender, Timing},
+};
 
-use crate::build_ebpf;
+use crate::{build, build_ebpf, setup};
 
 /// Arguments of `cargo xtask bench`.
 #[derive(clap::Args)]
@@ -25,6 +29,8 @@ pub(crate) struct Args {
 enum Verb {
     /// Nanoseconds per packet, in the program; needs root
     Datapath(Datapath),
+    /// Sessions and gaps when the Active stops, dies or loses its links, and when it returns; needs root
+    Failover(Failover),
 }
 
 #[derive(clap::Args)]
@@ -58,10 +64,49 @@ struct Datapath {
     check: bool,
 }
 
+#[derive(clap::Args)]
+struct Failover {
+    /// Write all figures to this file
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Repetitions of each event
+    #[arg(long, default_value_t = 20)]
+    repetitions: usize,
+    /// Sessions that are open when an event comes
+    #[arg(long, default_value_t = 300)]
+    sessions: usize,
+    /// Three repetitions: too few to quote
+    #[arg(long)]
+    quick: bool,
+    /// Only one of the two
+    #[arg(long, value_enum)]
+    director: Option<Director>,
+    /// Only one setting of VRRP's timers
+    #[arg(long, value_enum)]
+    timers: Option<Timers>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Director {
+    /// Our agent
+    Lb,
+    /// keepalived, nftables and conntrackd
+    Keepalived,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Timers {
+    /// Version 2, an advert a second
+    Classic,
+    /// Version 3, ten adverts a second
+    Fast,
+}
+
 /// Runs the verb.
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     match args.verb {
         Verb::Datapath(args) => datapath(&args),
+        Verb::Failover(args) => failover(&args),
     }
 }
 
@@ -79,6 +124,33 @@ fn datapath(args: &Datapath) -> Result<ExitCode> {
         write(&path, &report.svg())?;
     }
     Ok(if args.check && !report.met() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn failover(args: &Failover) -> Result<ExitCode> {
+    let contenders = match args.director {
+        Some(Director::Lb) => vec![Contender::Lb],
+        Some(Director::Keepalived) => vec![Contender::Keepalived],
+        None => vec![Contender::Lb, Contender::Keepalived],
+    };
+    let timings = match args.timers {
+        Some(Timers::Classic) => vec![Timing::Classic],
+        Some(Timers::Fast) => vec![Timing::Fast],
+        None => vec![Timing::Classic, Timing::Fast],
+    };
+    setup::lab()?;
+    setup::bpffs()?;
+    if contenders.contains(&Contender::Keepalived) {
+        setup::rival()?;
+    }
+    build::build(false)?;
+    let repetitions = if args.quick { args.repetitions.min(3) } else { args.repetitions };
+    let options = failover::Options { repetitions, sessions: args.sessions, contenders, timings };
+    let report = failover::measure(options, &|line| println!("{line}"))?;
+    println!("\n{}", report.text());
+    if let Some(path) = &args.json {
+        write(path, &format!("{:#}\n", report.json()))?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn progress(done: usize, of: usize) {

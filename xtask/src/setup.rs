@@ -35,6 +35,8 @@ pub(crate) enum Purpose {
     Linker,
     /// Database servers, load generator and network tools of the lab.
     Lab,
+    /// Libraries of conntrackd, which `bench failover` compares with.
+    Rival,
 }
 
 impl Purpose {
@@ -43,6 +45,7 @@ impl Purpose {
             Self::Compiler => "eBPF compiler",
             Self::Linker => "LLVM for bpf-linker",
             Self::Lab => "lab",
+            Self::Rival => "conntrackd",
         }
     }
 }
@@ -81,6 +84,10 @@ const PACKAGES: &[Package] = &[
     package(Purpose::Lab, "iputils-ping", "ping"),
     package(Purpose::Lab, "tcpdump", "tcpdump"),
     package(Purpose::Lab, "keepalived", "keepalived"),
+    package(Purpose::Rival, "libnetfilter-conntrack3", "/usr/share/doc/libnetfilter-conntrack3/copyright"),
+    package(Purpose::Rival, "libnetfilter-cthelper0", "/usr/share/doc/libnetfilter-cthelper0/copyright"),
+    package(Purpose::Rival, "libnetfilter-queue1", "/usr/share/doc/libnetfilter-queue1/copyright"),
+    package(Purpose::Rival, "libnfnetlink0", "/usr/share/doc/libnfnetlink0/copyright"),
 ];
 
 /// Runs the verb.
@@ -130,6 +137,31 @@ pub(crate) fn ebpf() -> Result<Toolchain> {
 /// Installs what of the lab's programs is missing.
 pub(crate) fn lab() -> Result<()> {
     install(Purpose::Lab, missing(Purpose::Lab))
+}
+
+/// Gets conntrackd, unpacked beside this repository's other tools: its package would start it and enable it for good.
+pub(crate) fn rival() -> Result<()> {
+    install(Purpose::Rival, missing(Purpose::Rival))?;
+    let folder = paths::tools().join("debian");
+    if Path::new("/usr/sbin/conntrackd").is_file() || folder.join("usr/sbin/conntrackd").is_file() {
+        return Ok(());
+    }
+    if !host::has_apt() {
+        bail!("the comparison needs conntrackd; install it with this system's package manager");
+    }
+    println!("unpacking conntrackd into {}", folder.display());
+    fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+    let download = || cmd::capture(apt(&["download", "conntrackd"]).current_dir(&folder));
+    if download().is_err() {
+        cmd::capture(&mut apt(&["update"]))?;
+        download()?;
+    }
+    let is_package = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "deb");
+    let entries = fs::read_dir(&folder).with_context(|| format!("list {}", folder.display()))?;
+    let package = entries.filter_map(|entry| Some(entry.ok()?.path())).find(is_package);
+    let package = package.context("apt-get downloaded no package")?;
+    cmd::capture(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&folder))?;
+    fs::remove_file(&package).with_context(|| format!("delete {}", package.display()))
 }
 
 /// Mounts the BPF file system if it is absent, as systemd does at boot.
@@ -264,7 +296,7 @@ mod tests {
 
     #[test]
     fn every_purpose_has_packages_and_no_package_comes_twice() {
-        for purpose in [Purpose::Compiler, Purpose::Linker, Purpose::Lab] {
+        for purpose in [Purpose::Compiler, Purpose::Linker, Purpose::Lab, Purpose::Rival] {
             assert!(!names(purpose).is_empty(), "{purpose:?}");
         }
         let mut all: Vec<_> = PACKAGES.iter().map(|package| package.name).collect();
@@ -276,7 +308,9 @@ mod tests {
 
     #[test]
     fn nothing_is_installed_that_starts_a_service_or_displaces_a_package() {
-        assert!(PACKAGES.iter().all(|package| !["mariadb-server", "mysql-server"].contains(&package.name)));
+        assert!(
+            PACKAGES.iter().all(|package| !["mariadb-server", "mysql-server", "conntrackd"].contains(&package.name))
+        );
         let command = cmd::shown(&install_command(&["sysbench"]));
         assert!(command.contains("--no-remove") && command.contains("--no-install-recommends"), "{command}");
         assert!(command.ends_with(" sysbench"), "{command}");

@@ -29,7 +29,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub(super) fn read(on: usize) -> Result<Self> {
+    pub(crate) fn read(on: usize) -> Result<Self> {
         let read = |path: &str| fs::read_to_string(path).with_context(|| format!("read {path}"));
         let cpuinfo = read("/proc/cpuinfo")?;
         let field = |name: &str| {

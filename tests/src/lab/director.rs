@@ -27,12 +27,14 @@ pub struct Director {
     pub(crate) agent: Mutex<Option<Agent>>,
     /// See the methods in `keepalived`.
     pub(crate) keepalived: Mutex<Option<Process>>,
+    /// See the methods in `rival`.
+    pub(crate) conntrackd: Mutex<Option<Process>>,
 }
 
 impl Director {
     pub(crate) fn new(host: Host, switch: Host, lab: &str, index: usize, links: Vec<Link>) -> Self {
-        let (agent, keepalived) = (Mutex::new(None), Mutex::new(None));
-        Self { host, switch, lab: lab.to_owned(), index, links, agent, keepalived }
+        let (agent, keepalived, conntrackd) = (Mutex::new(None), Mutex::new(None), Mutex::new(None));
+        Self { host, switch, lab: lab.to_owned(), index, links, agent, keepalived, conntrackd }
     }
 
     pub(crate) fn switch(&self) -> &Host {

@@ -15,6 +15,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, conn
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::host::Host;
+use super::wait::now;
 
 /// Bytes of a record: the number of the session and that of the round.
 const RECORD: usize = 16;
@@ -260,6 +261,19 @@ impl EchoSession {
         record[8..].copy_from_slice(&self.round.to_be_bytes());
         record
     }
+}
+
+/// Lets every session ask, then hear, all within `limit` together; answers the sessions that did.
+pub fn survivors(sessions: Vec<EchoSession>, limit: Duration) -> Vec<EchoSession> {
+    let end = now() + limit;
+    let mut asked: Vec<_> =
+        sessions.into_iter().filter_map(|mut session| session.ask().ok().map(|()| session)).collect();
+    asked.retain_mut(|session| {
+        // The last ones may have no time left, but their answers have come long ago.
+        let left = end.saturating_duration_since(now()).max(Duration::from_millis(1));
+        session.stream.set_read_timeout(Some(left)).is_ok() && session.hear().is_ok()
+    });
+    asked
 }
 
 /// Lets every session ask, then hear; answers the number of right answers, and the first error.

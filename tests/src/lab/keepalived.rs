@@ -26,14 +26,23 @@ impl Director {
     /// # Errors
     /// When one runs already, or it ends at once; the message holds its log.
     pub fn start_keepalived(&self, options: &VrrpOptions, notify: Option<&Path>) -> Result<()> {
+        let config = self.keepalived_file("conf");
+        fs::write(&config, options.keepalived(self.index(), notify))
+            .with_context(|| format!("write {}", config.display()))?;
+        self.restart_keepalived()
+    }
+
+    /// Starts keepalived with the configuration that it had.
+    ///
+    /// # Errors
+    /// As [`Director::start_keepalived`].
+    pub fn restart_keepalived(&self) -> Result<()> {
         let name = self.host().name();
         let mut running = self.keepalived_slot();
         if running.is_some() {
             bail!("{name}: keepalived runs already");
         }
         let [config, pid, vrrp_pid] = ["conf", "pid", "vrrp.pid"].map(|end| self.keepalived_file(end));
-        fs::write(&config, options.keepalived(self.index(), notify))
-            .with_context(|| format!("write {}", config.display()))?;
         // Of a killed one; a pid file makes the next one refuse to start.
         for stale in [&pid, &vrrp_pid] {
             if stale.exists() {
@@ -76,6 +85,11 @@ impl Director {
         }
         process.kill9()?;
         wait_for("end of keepalived's VRRP process", STOP_LIMIT, || Ok((!child.is_alive()).then_some(())))
+    }
+
+    /// Whether keepalived was started and neither stopped nor killed since.
+    pub fn runs_keepalived(&self) -> bool {
+        self.keepalived_slot().is_some()
     }
 
     /// All that keepalived logged so far on this director.

@@ -65,7 +65,7 @@ pub use client::{Client, Peer, peer};
 pub use count::{PacketCounter, Seen};
 pub use director::Director;
 pub use disturb::{Disturbance, Hog, Loss, Way};
-pub use echo::{EchoServer, EchoSession, talk_all};
+pub use echo::{EchoServer, EchoSession, survivors, talk_all};
 pub use flood::{Flood, flood};
 pub use host::Host;
 pub use knock::Knocks;
