@@ -7,12 +7,12 @@
 
 use std::fmt;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
 use super::Event;
-use super::pair::{ELECTED, Pair};
+use super::pair::Pair;
 use crate::lab::{Beat, Disturbance, EchoSession, Knocks, addr, now, survivors, wait_for};
 
 /// The service answers all knocks for so long: it is over.
@@ -58,34 +58,34 @@ impl fmt::Display for Outcome {
 impl Pair {
     /// One event on d1, then its return; d1 is Active again afterwards.
     pub(super) fn round(&self, event: Event, sessions: usize) -> Result<[(Event, Outcome); 2]> {
-        let (d1, d2) = (self.lab.d1(), self.lab.d2());
+        let pair = &self.pair;
         let sessions = self.fill(Vec::new(), sessions)?;
         thread::sleep(SETTLE);
         let mut cut = None;
         let (first, alive) = self.observe(1, sessions, || match event {
-            Event::HandOver | Event::Failback => self.stop(d1),
-            Event::Crash => self.kill(d1),
+            Event::HandOver | Event::Failback => pair.stop(0),
+            Event::Crash => pair.kill(0),
             Event::LinksCut => {
-                cut = Some(self.lab.cut(d1.host(), &["ext0", "int0", "sync0"])?);
+                cut = Some(pair.lab.cut(pair.lab.d1().host(), &["ext0", "int0", "sync0"])?);
                 Ok(())
             }
         })?;
 
         // Nothing is left of d1 when its links come back.
-        self.wipe(d1).context("take everything off d1")?;
+        pair.wipe(0).context("take everything off d1")?;
         cut.map_or(Ok(()), Disturbance::end)?;
-        self.boot(d1).context("bring d1 back")?;
+        pair.start(0).context("bring d1 back")?;
         let sessions = self.fill(alive, first.sessions)?;
         thread::sleep(SETTLE);
-        let (second, alive) = self.observe(0, sessions, || self.stop(d2)).context("failback")?;
+        let (second, alive) = self.observe(0, sessions, || pair.stop(1)).context("failback")?;
         drop(alive);
-        self.start(d2).context("start d2 again")?;
+        pair.restart(1).context("start d2 again")?;
         Ok([(event, first), (Event::Failback, second)])
     }
 
     /// Opens sessions until there are `count`.
     fn fill(&self, mut sessions: Vec<EchoSession>, count: usize) -> Result<Vec<EchoSession>> {
-        self.lab.client().host().enter(|| {
+        self.pair.lab.client().host().enter(|| {
             while sessions.len() < count {
                 let number = sessions.len() as u64;
                 sessions.push(EchoSession::open(addr::SERVICE, number, SESSION)?);
@@ -102,13 +102,12 @@ impl Pair {
         sessions: Vec<EchoSession>,
         happen: impl FnOnce() -> Result<()>,
     ) -> Result<(Outcome, Vec<EchoSession>)> {
-        let client = self.lab.client();
+        let client = self.pair.lab.client();
         let (beat, knocks) = (Beat::start(client, addr::SERVICE)?, Knocks::start(client, addr::SERVICE)?);
         knocks.wait_for_calm(CALM, RECOVERED).context("before the event")?;
         let event = now();
         happen()?;
-        let holds = || Ok(self.watch.history()?.complete_since(to));
-        let moved: Instant = wait_for(&format!("both VIPs on d{}", to + 1), ELECTED, holds)?;
+        let moved = self.pair.takes(to)?;
         let calm = knocks.wait_for_calm(CALM, RECOVERED).context("after the event")?;
         let alive = wait_for("the beat", SESSION, || {
             // It is over, or it has been answered since the service answers.
