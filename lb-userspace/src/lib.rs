@@ -11,5 +11,6 @@ pub mod ctl;
 pub mod datapath;
 pub mod failover;
 pub mod ha;
+pub mod health;
 mod netlink;
 pub mod vrrp;

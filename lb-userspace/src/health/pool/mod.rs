@@ -1,0 +1,297 @@
+//! The backends of one service: who takes new conns, who loses the ones it has, and what happened.
+//!
+//! Pure. [`shares`] says who takes how much; [`member`] holds what is known of one backend. Neither the checks nor the
+//! conns are here: health comes in, and what is to be done with maps and conns goes out.
+
+mod event;
+mod member;
+mod shares;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use lb_common::service::OnDown;
+
+pub use event::{Event, ResetCause};
+pub use member::{Agreement, MemberPlan, MemberView, State, Tier};
+pub use shares::{Share, Shares};
+
+use super::checker::Health;
+use member::{Admin, Member};
+
+/// What the operator wants of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// No new conns; those that are left after `deadline` are reset. `None`: as the config says.
+    Drain {
+        /// From now.
+        deadline: Option<Duration>,
+    },
+    /// No new conns, and out of everything until [`Order::Enable`].
+    Disable,
+    /// Back to work, from `drain` or `disable`.
+    Enable,
+    /// Reset all its conns now.
+    Kill,
+    /// Another weight than the config's; `None`: the config's.
+    Weight(Option<u16>),
+}
+
+/// What may happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// The checks think otherwise now.
+    Health {
+        /// Of which backend.
+        backend: usize,
+        /// What they think.
+        health: Health,
+    },
+    /// What the other director's checks think; `None`: it does not say.
+    Peer {
+        /// Of which backend.
+        backend: usize,
+        /// It is up, seen from there.
+        up: Option<bool>,
+    },
+    /// The operator has spoken.
+    Order {
+        /// About which backend.
+        backend: usize,
+        /// What is wanted.
+        order: Order,
+    },
+    /// This director carries the traffic, or does not any more. Only who carries it resets conns.
+    Active(bool),
+}
+
+/// What is to be done, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The shares are these now, all of them.
+    Apply(Shares),
+    /// Reset both ends of every conn of a backend.
+    Reset {
+        /// Which one.
+        backend: usize,
+        /// Why.
+        cause: ResetCause,
+    },
+    /// Tell logs and hooks.
+    Tell(Event),
+}
+
+/// The plan of a service's pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolPlan {
+    /// The scheduler looks at weights.
+    pub weighted: bool,
+    /// What happens to the conns of a backend that is down.
+    pub on_down: OnDown,
+    /// How long the two directors may see a backend differently until it is said: they do not check at the same moment.
+    pub disagree_after: Duration,
+    /// The backends, in the order of the config.
+    pub members: Vec<MemberPlan>,
+}
+
+/// The backends of one service.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    plan: PoolPlan,
+    members: Vec<Member>,
+    active: bool,
+    tier: Option<Tier>,
+    applied: Option<Shares>,
+    actions: VecDeque<Action>,
+}
+
+impl Pool {
+    /// A pool that begins now. `known` gives what an earlier agent thought of each backend; a backend that is not
+    /// checked is always up. The first thing to do is [`Action::Apply`].
+    #[must_use]
+    pub fn new(plan: PoolPlan, known: &[Option<bool>], now: Instant) -> Self {
+        let known = |at: usize| known.get(at).copied().flatten();
+        let members = plan.members.iter().enumerate().map(|(at, m)| Member::new(m.clone(), known(at), now)).collect();
+        let mut pool = Self { plan, members, active: true, tier: None, applied: None, actions: VecDeque::new() };
+        pool.share(now);
+        pool
+    }
+
+    /// Takes an input.
+    pub fn handle(&mut self, input: Input, now: Instant) {
+        match input {
+            Input::Health { backend, health } => self.health(backend, health, now),
+            Input::Peer { backend, up } => {
+                if let Some(member) = self.members.get_mut(backend) {
+                    member.peer = up;
+                    member.compare(now);
+                }
+            }
+            Input::Order { backend, order } => self.order(backend, order, now),
+            Input::Active(active) => {
+                let takes_over = active && !self.active;
+                self.active = active;
+                if takes_over {
+                    // Their conns came with the sync, and nobody could tell their clients.
+                    for backend in 0..self.members.len() {
+                        if !self.members[backend].is_up() {
+                            self.reset_dead(backend);
+                        }
+                    }
+                }
+            }
+        }
+        self.handle_timeout(now);
+    }
+
+    /// Does what is due: deadlines, steps of a slow start, disagreements that last.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        for backend in 0..self.members.len() {
+            let member = &mut self.members[backend];
+            if member.deadline.is_some_and(|at| at <= now) {
+                member.deadline = None;
+                self.reset(backend, ResetCause::Deadline);
+            }
+            let member = &mut self.members[backend];
+            if member.ramp.is_some_and(|ramp| ramp.is_over(now)) {
+                member.ramp = None;
+                self.actions.push_back(Action::Tell(Event::Warm { backend }));
+            }
+            if let Some(agreement) = self.members[backend].settle(now, self.plan.disagree_after) {
+                self.actions.push_back(Action::Tell(Event::Agreement { backend, agreement }));
+            }
+        }
+        self.share(now);
+    }
+
+    /// When [`Self::handle_timeout`] must be called next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.members.iter().filter_map(|member| member.next(self.plan.disagree_after)).min()
+    }
+
+    /// The next thing to do.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// What is known of each backend, in the order of the config.
+    #[must_use]
+    pub fn view(&self, now: Instant) -> Vec<MemberView> {
+        let shares = self.applied.as_ref();
+        let share = |at: usize| shares.and_then(|shares| shares.backends.get(at)).copied();
+        self.members.iter().enumerate().map(|(at, member)| member.view(share(at), now)).collect()
+    }
+
+    /// What the peer is to be told about a backend.
+    #[must_use]
+    pub fn is_up(&self, backend: usize) -> bool {
+        self.members.get(backend).is_some_and(Member::is_up)
+    }
+
+    fn health(&mut self, backend: usize, health: Health, now: Instant) {
+        let Some(member) = self.members.get_mut(backend) else { return };
+        let Some(before) = member.health.replace(health.clone()) else {
+            // Not checked, by the plan: whoever says something about it is mistaken.
+            member.health = None;
+            return;
+        };
+        let mut tell = |event| self.actions.push_back(Action::Tell(event));
+        if before.trouble != health.trouble {
+            tell(Event::Trouble { backend, trouble: health.trouble.clone() });
+        }
+        match (before.up, health.up) {
+            (false, true) => {
+                let slow = member.begin_ramp(now);
+                tell(Event::Up { backend, cause: health.cause.clone(), slow });
+            }
+            (true, false) => {
+                member.ramp = None;
+                tell(Event::Down { backend, cause: health.cause.clone() });
+            }
+            _ => {}
+        }
+        if health.up && before.full != health.full {
+            tell(Event::Full { backend, full: health.full });
+        }
+        if before.up != health.up {
+            member.since = now;
+            member.recovered = true;
+            member.compare(now);
+            if before.up {
+                self.reset_dead(backend);
+            }
+        }
+    }
+
+    fn order(&mut self, backend: usize, order: Order, now: Instant) {
+        let Some(member) = self.members.get_mut(backend) else { return };
+        match order {
+            Order::Drain { deadline } => {
+                let deadline = deadline.or(member.plan.drain_deadline);
+                member.admin = Admin::Draining;
+                member.deadline = deadline.map(|after| now + after);
+                member.since = now;
+                self.actions.push_back(Action::Tell(Event::Draining { backend, deadline }));
+            }
+            Order::Disable => {
+                if member.admin != Admin::Disabled {
+                    member.since = now;
+                    self.actions.push_back(Action::Tell(Event::Disabled { backend }));
+                }
+                member.admin = Admin::Disabled;
+                member.deadline = None;
+            }
+            Order::Enable => {
+                if member.admin != Admin::Enabled {
+                    // It may be as cold as one that was dead.
+                    if member.admin == Admin::Disabled {
+                        member.begin_ramp(now);
+                    }
+                    member.since = now;
+                    self.actions.push_back(Action::Tell(Event::Enabled { backend }));
+                }
+                member.admin = Admin::Enabled;
+                member.deadline = None;
+            }
+            Order::Kill => self.reset(backend, ResetCause::Operator),
+            Order::Weight(weight) => member.weight = weight,
+        }
+    }
+
+    fn reset_dead(&mut self, backend: usize) {
+        if self.plan.on_down == OnDown::Rst {
+            self.reset(backend, ResetCause::Down);
+        }
+    }
+
+    fn reset(&mut self, backend: usize, cause: ResetCause) {
+        if self.active {
+            self.actions.push_back(Action::Reset { backend, cause });
+        }
+    }
+
+    fn share(&mut self, now: Instant) {
+        let (shares, tier) = shares::shares(&self.members, self.plan.weighted, now);
+        for member in &mut self.members {
+            member.stepped = now;
+        }
+        if self.applied.as_ref() != Some(&shares) {
+            // Resets come after it: a client that reconnects at once must not meet the dead backend again.
+            let at = self.actions.iter().position(|action| matches!(action, Action::Reset { .. }));
+            self.actions.insert(at.unwrap_or(self.actions.len()), Action::Apply(shares.clone()));
+            self.applied = Some(shares);
+        }
+        if self.tier != tier {
+            let first = self.tier.is_none() && tier == Some(Tier::Primary);
+            if !first {
+                self.actions.push_back(Action::Tell(Event::Tier { tier }));
+            }
+            self.tier = tier;
+        }
+    }
+}
