@@ -9,7 +9,7 @@ pub mod checker;
 pub mod condition;
 pub mod grants;
 pub mod history;
-// io
+pub mod io;
 pub mod mysql;
 pub mod outcome;
 pub mod plan;

@@ -1,0 +1,90 @@
+//! Plain TCP of the checks: connect, the options that find dead paths, and ends that do not hurt the server.
+
+use std::{io, net::SocketAddrV4, os::fd::AsFd, time::Duration};
+
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::health::outcome::{Fault, Outcome, Phase};
+
+/// Connects, with keepalive: while we wait for a server that says nothing, its kernel must prove that it is there.
+pub(super) async fn connect(address: SocketAddrV4) -> Result<TcpStream, Outcome> {
+    let socket = TcpSocket::new_v4().map_err(local)?;
+    prepare(&socket).map_err(|errno| local(errno.into()))?;
+    socket.connect(address.into()).await.map_err(|error| Outcome::Fail(fault(&error, Phase::Connect)))
+}
+
+/// Asks the kernel behind a port whether something listens. The server never learns of it: our kernel is told to wait
+/// with its ACK, and the connection is reset before it is sent, so that it never comes to an accept().
+pub(super) async fn knock(address: SocketAddrV4) -> Result<(), Outcome> {
+    let socket = TcpSocket::new_v4().map_err(local)?;
+    quick_ack_off(&socket).map_err(local)?;
+    let stream = socket.connect(address.into()).await.map_err(|error| Outcome::Fail(fault(&error, Phase::Connect)))?;
+    reset(stream);
+    Ok(())
+}
+
+/// Ends a connection with a RST. A server that never read from it then does not count an error against this host:
+/// it cannot even ask whose connection it was.
+pub(super) fn reset(stream: TcpStream) {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    // A socket that refuses the option is closed the usual way.
+    let _ = setsockopt(&stream, sockopt::Linger, &linger);
+    drop(stream);
+}
+
+/// What an error of the socket says about the server.
+pub(super) fn fault(error: &io::Error, phase: Phase) -> Fault {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => Fault::Refused,
+        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe
+            if phase != Phase::Connect =>
+        {
+            Fault::Reset(phase)
+        }
+        io::ErrorKind::ConnectionReset => Fault::Refused,
+        io::ErrorKind::UnexpectedEof => Fault::Closed(phase),
+        io::ErrorKind::TimedOut => Fault::Timeout(phase),
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown => {
+            Fault::Unreachable(error.to_string())
+        }
+        _ if phase == Phase::Connect => match error.raw_os_error() {
+            // A rule of this host's own firewall, no free port, no descriptor: not the server's fault.
+            Some(libc::EPERM | libc::EADDRNOTAVAIL | libc::EMFILE | libc::ENFILE) => Fault::Local(error.to_string()),
+            _ => Fault::Unreachable(error.to_string()),
+        },
+        _ => Fault::Reset(phase),
+    }
+}
+
+fn local(error: io::Error) -> Outcome {
+    Outcome::Fail(Fault::Local(error.to_string()))
+}
+
+fn prepare(socket: &impl AsFd) -> nix::Result<()> {
+    const IDLE: u32 = 1;
+    const PROBES: u32 = 3;
+    /// The kernel gives up on bytes that nobody acknowledges after this.
+    const UNSENT: Duration = Duration::from_secs(10);
+    setsockopt(socket, sockopt::KeepAlive, &true)?;
+    setsockopt(socket, sockopt::TcpKeepIdle, &IDLE)?;
+    setsockopt(socket, sockopt::TcpKeepInterval, &IDLE)?;
+    setsockopt(socket, sockopt::TcpKeepCount, &PROBES)?;
+    setsockopt(socket, sockopt::TcpUserTimeout, &(UNSENT.as_millis() as u32))?;
+    setsockopt(socket, sockopt::TcpNoDelay, &true)
+}
+
+fn quick_ack_off(socket: &impl std::os::fd::AsRawFd) -> io::Result<()> {
+    let off: libc::c_int = 0;
+    // SAFETY: the descriptor is open, and the value lives through the call with the length that is given.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_QUICKACK,
+            (&raw const off).cast(),
+            size_of_val(&off) as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
