@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod checks;
 pub mod failover;
+pub mod health;
 pub mod hook;
 mod ip;
 pub mod lab;

@@ -1,7 +1,7 @@
 //! A host of the lab: a network namespace with a name, in which commands run. The file system, /sys/fs/bpf included,
 //! is the machine's; the host name is the host's own (a UTS namespace per command).
 
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -102,7 +102,7 @@ impl Host {
     /// # Errors
     /// When the process is out of file descriptors.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Result<Command> {
-        self.prepare(Command::new(program), None, None)
+        self.prepare(Command::new(program), None, None, None)
     }
 
     /// Runs a command to its end. A non-zero exit is not an error here; see [`Host::check`].
@@ -111,7 +111,7 @@ impl Host {
     /// When the program cannot be started.
     pub fn run(&self, argv: &[&str]) -> Result<Output> {
         let (program, arguments) = argv.split_first().context("empty command")?;
-        self.prepare(Command::new(program), None, Some(Lifetime::Caller))?
+        self.prepare(Command::new(program), None, None, Some(Lifetime::Caller))?
             .args(arguments)
             .stdin(Stdio::null())
             .output()
@@ -136,7 +136,7 @@ impl Host {
         let (program, arguments) = argv.split_first().context("empty command")?;
         let what = || format!("{}: run {}", self.name(), argv.join(" "));
         let mut child = self
-            .prepare(Command::new(program), None, Some(Lifetime::Caller))?
+            .prepare(Command::new(program), None, None, Some(Lifetime::Caller))?
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -201,14 +201,21 @@ impl Host {
     /// # Errors
     /// When it cannot be started, or the lab belongs to another process.
     pub fn spawn(&self, name: &str, command: Command) -> Result<Process> {
-        self.spawn_as(name, command, None)
+        self.spawn_as(name, command, None, None)
     }
 
-    pub(crate) fn spawn_as(&self, name: &str, command: Command, user: Option<(Uid, Gid)>) -> Result<Process> {
+    /// As another user, and with a file of its own as /etc/hosts.
+    pub(crate) fn spawn_as(
+        &self,
+        name: &str,
+        command: Command,
+        user: Option<(Uid, Gid)>,
+        hosts: Option<&Path>,
+    ) -> Result<Process> {
         let Some(record) = &self.inner.record else {
             bail!("{}: only the process that started the lab starts background processes in it", self.name());
         };
-        let command = self.prepare(command, user, Some(self.inner.lifetime))?;
+        let command = self.prepare(command, user, hosts, Some(self.inner.lifetime))?;
         let what = format!("{} on {}", name, self.name());
         let log = self.directory().join(format!("{name}.log"));
         Process::start(&what, command, &log, self.inner.lifetime, record)
@@ -218,9 +225,16 @@ impl Host {
         self.inner.record.as_ref()
     }
 
-    fn prepare(&self, mut command: Command, user: Option<(Uid, Gid)>, lifetime: Option<Lifetime>) -> Result<Command> {
+    fn prepare(
+        &self,
+        mut command: Command,
+        user: Option<(Uid, Gid)>,
+        hosts: Option<&Path>,
+        lifetime: Option<Lifetime>,
+    ) -> Result<Command> {
         let namespace = self.inner.namespace.try_clone().context("duplicate a namespace handle")?;
-        Setup { namespace, hostname: self.name().to_owned(), user, lifetime }.apply(&mut command);
+        let hosts = hosts.map(|path| CString::new(path.as_os_str().as_encoded_bytes())).transpose()?;
+        Setup { namespace, hostname: self.name().to_owned(), user, hosts, lifetime }.apply(&mut command);
         Ok(command)
     }
 }

@@ -29,6 +29,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 pub struct MariadbOptions {
     /// Switch the performance schema on; it costs memory and start time.
     pub performance_schema: bool,
+    /// Look up names of clients, and keep a host cache with errors. The hosts file knows the directors.
+    pub resolve_names: bool,
     /// Further arguments, after the lab's own: `--wait-timeout=5`.
     pub extra: Vec<String>,
 }
@@ -58,6 +60,7 @@ pub struct Server {
 struct Daemon {
     arguments: Vec<String>,
     user: Option<(Uid, Gid)>,
+    hosts: Option<PathBuf>,
     process: Option<Process>,
 }
 
@@ -73,6 +76,15 @@ impl Server {
             let mut daemon = self.daemon();
             daemon.arguments = self.arguments(options, template.user.is_some());
             daemon.user = template.user;
+            if options.resolve_names {
+                let path = self.host.directory().join("hosts");
+                let line = |at| format!("{} d{}.lab\n", addr::director_internal(at), at + 1);
+                std::fs::write(&path, format!("127.0.0.1 localhost\n{}{}", line(0), line(1)))
+                    .with_context(|| format!("write {}", path.display()))?;
+                daemon.hosts = Some(path);
+                // There is no name server, and nobody shall wait for one.
+                self.host.ip_batch("route replace unreachable default\n")?;
+            }
             if let Some((uid, gid)) = template.user {
                 std::os::unix::fs::chown(self.host.directory(), Some(uid.as_raw()), Some(gid.as_raw()))
                     .with_context(|| format!("hand {} to mysql", self.host.directory().display()))?;
@@ -169,7 +181,7 @@ impl Server {
         }
         let mut command = Command::new("mariadbd");
         command.args(&daemon.arguments);
-        let mut process = self.host.spawn_as("mariadbd", command, daemon.user)?;
+        let mut process = self.host.spawn_as("mariadbd", command, daemon.user, daemon.hosts.as_deref())?;
         let expected = self.id().to_string();
         let ready = wait_for(&format!("{name}: mariadbd's answer"), START_LIMIT, || {
             if let Some(status) = process.try_wait()? {
@@ -255,7 +267,7 @@ impl Server {
         }
         arguments.extend(
             [
-                "--skip-name-resolve",
+                if options.resolve_names { "--skip-name-resolve=OFF" } else { "--skip-name-resolve" },
                 "--max-connections=2000",
                 "--max-allowed-packet=64M",
                 "--local-infile=ON",

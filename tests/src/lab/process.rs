@@ -3,6 +3,7 @@
 //! PR_SET_PDEATHSIG (prctl(2)) fires when the *thread* that forked exits, so one thread that lives as long as the
 //! process does every fork. The signal is cleared by setuid(), hence the order in [`Setup::apply`].
 
+use std::ffi::{CStr, CString};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -14,6 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
@@ -39,6 +41,8 @@ pub(crate) struct Setup {
     pub(crate) namespace: Namespace,
     pub(crate) hostname: String,
     pub(crate) user: Option<(Uid, Gid)>,
+    /// The file that the process sees as /etc/hosts; None for the machine's.
+    pub(crate) hosts: Option<CString>,
     /// None leaves the child to its starter.
     pub(crate) lifetime: Option<Lifetime>,
 }
@@ -51,6 +55,11 @@ impl Setup {
             self.namespace.enter()?;
             unshare(CloneFlags::CLONE_NEWUTS)?;
             sethostname(&self.hostname)?;
+            if let Some(hosts) = &self.hosts {
+                unshare(CloneFlags::CLONE_NEWNS)?;
+                mount(None::<&CStr>, c"/", None::<&CStr>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&CStr>)?;
+                mount(Some(hosts.as_c_str()), c"/etc/hosts", None::<&CStr>, MsFlags::MS_BIND, None::<&CStr>)?;
+            }
             if let Some((uid, gid)) = self.user {
                 setgroups(&[gid])?;
                 setgid(gid)?;
@@ -69,7 +78,7 @@ impl Setup {
             }
             Ok(())
         };
-        // SAFETY: the closure makes system calls only (setns, unshare, sethostname, set*id, prctl, setsid); it neither
+        // SAFETY: the closure makes system calls only (setns, unshare, sethostname, mount, set*id, prctl, setsid); it neither
         // allocates nor takes a lock, so it is sound in the child of a multi-threaded process.
         unsafe { command.pre_exec(enter) };
     }

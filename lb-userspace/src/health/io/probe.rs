@@ -18,6 +18,8 @@ use crate::health::{
 
 /// A login that has not come to its end after this is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a login may take to its end when the checks stop.
+const GOODBYE: Duration = Duration::from_secs(1);
 /// Who logs in when there is no check user: the answer "access denied" completes the protocol, too.
 const NOBODY: &str = "lb_check";
 const FACTS: &str = "SELECT @@global.wait_timeout, @@global.interactive_timeout, @@global.max_connections";
@@ -62,8 +64,11 @@ impl Probe {
         if let Some(live) = self.kept.take() {
             live.quit().await;
         }
-        if let Some(live) = self.coming.take() {
-            live.reset();
+        if let (Some(mut live), Some(tls)) = (self.coming.take(), &self.tls) {
+            match timeout(GOODBYE, live.log_in(tls)).await {
+                Ok(_) => live.quit().await,
+                Err(_) => live.reset(),
+            }
         }
     }
 

@@ -11,7 +11,11 @@ use crate::health::outcome::{Fault, Outcome, Phase};
 pub(super) async fn connect(address: SocketAddrV4) -> Result<TcpStream, Outcome> {
     let socket = TcpSocket::new_v4().map_err(local)?;
     prepare(&socket).map_err(|errno| local(errno.into()))?;
-    socket.connect(address.into()).await.map_err(|error| Outcome::Fail(fault(&error, Phase::Connect)))
+    // Given up before we knew that we were connected: then with a RST, see `reset`.
+    linger(&socket, true);
+    let stream = socket.connect(address.into()).await.map_err(|error| Outcome::Fail(fault(&error, Phase::Connect)))?;
+    linger(&stream, false);
+    Ok(stream)
 }
 
 /// Asks the kernel behind a port whether something listens. The server never learns of it: our kernel is told to wait
@@ -27,10 +31,15 @@ pub(super) async fn knock(address: SocketAddrV4) -> Result<(), Outcome> {
 /// Ends a connection with a RST. A server that never read from it then does not count an error against this host:
 /// it cannot even ask whose connection it was.
 pub(super) fn reset(stream: TcpStream) {
-    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-    // A socket that refuses the option is closed the usual way.
-    let _ = setsockopt(&stream, sockopt::Linger, &linger);
+    linger(&stream, true);
     drop(stream);
+}
+
+/// Chooses between RST and FIN for the end of a socket.
+fn linger(socket: &impl AsFd, rst: bool) {
+    let linger = libc::linger { l_onoff: rst.into(), l_linger: 0 };
+    // A socket that refuses the option is closed the usual way.
+    let _ = setsockopt(socket, sockopt::Linger, &linger);
 }
 
 /// What an error of the socket says about the server.

@@ -71,6 +71,9 @@ pub struct WatchView {
     pub facts: Option<Facts>,
 }
 
+/// How long a check may go on when the agent stops.
+const GRACE: Duration = Duration::from_secs(1);
+
 type Shared = Arc<Mutex<WatchView>>;
 
 /// The running checks.
@@ -128,25 +131,26 @@ async fn run(
 ) {
     let Target { service, backend, address, plan, .. } = target;
     let mut probe = Probe::new(address, plan);
-    tokio::select! {
-        // An error means that the sender is gone: the agent is stopping.
-        _ = stopped.wait_for(|stop| *stop) => {}
-        () = drive(service, backend, &mut checker, &mut probe, &view, &reports) => {}
-    }
+    drive((service, backend), &mut checker, &mut probe, &view, &reports, &mut stopped).await;
     probe.quit().await;
 }
 
+/// Checks until the agent stops. A check that runs then may come to its end: cut off, it would count against us.
 async fn drive(
-    service: usize,
-    backend: usize,
+    (service, backend): (usize, usize),
     checker: &mut Checker,
     probe: &mut Probe,
     view: &Mutex<WatchView>,
     reports: &mpsc::UnboundedSender<Report>,
+    stopped: &mut watch::Receiver<bool>,
 ) {
     loop {
         if let Some(due) = checker.poll_timeout() {
-            time::sleep_until(due.into()).await;
+            tokio::select! {
+                // An error means that the sender is gone: the agent is stopping.
+                _ = stopped.wait_for(|stop| *stop) => return,
+                () = time::sleep_until(due.into()) => {}
+            }
         }
         checker.handle_timeout(now());
         let mut learned = None;
@@ -154,7 +158,10 @@ async fn drive(
             let report = match action {
                 Action::Check { timeout, relogin } => {
                     let began = now();
-                    let outcome = probe.check(timeout, relogin).await;
+                    let outcome = tokio::select! {
+                        outcome = probe.check(timeout, relogin) => outcome,
+                        () = grace(stopped) => return,
+                    };
                     let ended = now();
                     checker.handle(Input::Finished { outcome, latency: ended - began }, ended);
                     continue;
@@ -175,6 +182,12 @@ async fn drive(
         view.lateness = checker.lateness();
         view.facts = learned.or(view.facts.take());
     }
+}
+
+/// Ends some time after the agent began to stop.
+async fn grace(stopped: &mut watch::Receiver<bool>) {
+    let _ = stopped.wait_for(|stop| *stop).await;
+    time::sleep(GRACE).await;
 }
 
 #[expect(clippy::disallowed_methods, reason = "the checks run in real time")]

@@ -1,0 +1,173 @@
+//! Checks of backends inside a host of the lab: the part `health` of the agent with real sockets, without the agent.
+
+use std::{
+    net::SocketAddrV4,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use lb_userspace::health::{
+    Health, Plan,
+    io::{Report, Target, Watch, WatchView},
+};
+
+use crate::lab::{Host, now, wait_for};
+
+/// A user of MariaDB or MySQL that checks log in as.
+pub const USER: &str = "lb_check";
+/// Its password: long enough that no test finds it by chance.
+pub const PASSWORD: &str = "Zx7-check-pw-Qq9";
+
+/// Checks that run in a host until they are dropped.
+pub struct Checks {
+    reports: Arc<Mutex<Vec<(Instant, Report)>>>,
+    watch: Option<Arc<Watch>>,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+    started: Instant,
+}
+
+impl Checks {
+    /// Starts checks of `targets` from `host`, all backends of service 0 in this order; `known` as for [`Target`].
+    ///
+    /// # Errors
+    /// When the runtime does not start.
+    pub fn start(host: &Host, targets: &[(SocketAddrV4, Plan)], known: Option<bool>) -> Result<Self> {
+        let targets: Vec<Target> = targets
+            .iter()
+            .enumerate()
+            .map(|(backend, (address, plan))| Target {
+                service: 0,
+                backend,
+                address: *address,
+                plan: Arc::new(plan.clone()),
+                known,
+            })
+            .collect();
+        let started = now();
+        let reports = Arc::new(Mutex::new(Vec::new()));
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let (made, making) = mpsc::sync_channel(1);
+        let (host, noted) = (host.clone(), Arc::clone(&reports));
+        let thread = thread::spawn(move || {
+            let run = || -> Result<()> {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("tokio")?;
+                runtime.block_on(async {
+                    let (watch, mut received) = Watch::start(targets, u64::from(std::process::id()));
+                    let watch = Arc::new(watch);
+                    let _ = made.send(Arc::clone(&watch));
+                    drop(made);
+                    let note = async {
+                        while let Some(report) = received.recv().await {
+                            noted.lock().unwrap_or_else(PoisonError::into_inner).push((now(), report));
+                        }
+                    };
+                    tokio::select! {
+                        _ = stopped => {}
+                        () = note => {}
+                    }
+                    // The other owner lets go before it asks for the end.
+                    if let Some(watch) = Arc::into_inner(watch) {
+                        watch.stop().await;
+                    }
+                    // Polite ends of connections that were replaced at the last moment.
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                });
+                Ok(())
+            };
+            if let Err(error) = host.enter(run) {
+                eprintln!("checks: {error:#}");
+            }
+        });
+        let watch = making.recv().context("the checks did not start")?;
+        Ok(Self { reports, watch: Some(watch), stop: Some(stop), thread: Some(thread), started })
+    }
+
+    fn reports(&self) -> MutexGuard<'_, Vec<(Instant, Report)>> {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Every change of a backend's health so far, with the time since the start.
+    pub fn changes(&self, backend: usize) -> Vec<(Duration, Health)> {
+        let of_backend = |(at, report): &(Instant, Report)| match report {
+            Report::Health { backend: of, health, .. } if *of == backend => {
+                Some((at.duration_since(self.started), health.clone()))
+            }
+            _ => None,
+        };
+        self.reports().iter().filter_map(of_backend).collect()
+    }
+
+    /// Waits until the health of a backend is as wanted, and returns it with how long that took.
+    ///
+    /// # Errors
+    /// When it is not within `limit`; the message holds its last checks.
+    pub fn until(
+        &self,
+        backend: usize,
+        what: &str,
+        limit: Duration,
+        wanted: impl Fn(&Health) -> bool,
+    ) -> Result<(Health, Duration)> {
+        let began = now();
+        let found = wait_for(what, limit, || {
+            let last = self.changes(backend).pop().map(|(_, health)| health);
+            Ok(last.filter(|health| wanted(health)))
+        });
+        match found {
+            Ok(health) => Ok((health, began.elapsed())),
+            Err(error) => bail!("{error:#}; {}", self.story(backend)),
+        }
+    }
+
+    /// The last checks of a backend, for messages.
+    pub fn story(&self, backend: usize) -> String {
+        let Some(view) = self.view(backend) else { return "not checked".into() };
+        let lines: Vec<String> =
+            view.history.iter().map(|l| format!("{} × {} {} ({:?})", l.count, l.word, l.text, l.latency)).collect();
+        format!("last checks: {}; changes: {:?}", lines.join("; "), self.changes(backend))
+    }
+
+    /// What there is to show of a backend.
+    pub fn view(&self, backend: usize) -> Option<WatchView> {
+        self.watch.as_ref()?.view(0, backend)
+    }
+
+    /// Number of checks of a backend that the history still knows.
+    pub fn count(&self, backend: usize) -> u64 {
+        self.view(backend).map_or(0, |view| view.history.iter().map(|line| line.count).sum())
+    }
+
+    /// Ends the checks, their connections in order.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Checks {
+    fn drop(&mut self) {
+        // The thread stops the checks when it is their only owner.
+        self.watch = None;
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A file with a password that only root can read.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn password_file(host: &Host, password: &str) -> Result<PathBuf> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = host.directory().join("check.pw");
+    std::fs::write(&path, format!("{password}\n")).context("write the password")?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).context("protect the password")?;
+    Ok(path)
+}
