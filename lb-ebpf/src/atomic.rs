@@ -33,6 +33,15 @@ pub(crate) unsafe fn fetch_or(at: *mut u64, bits: u64) -> u64 {
     old
 }
 
+/// The same number, of which the compiler knows nothing: a comparison with a bound stays one.
+#[inline(always)]
+pub(crate) fn opaque_word(word: u64) -> u64 {
+    let mut same = word;
+    // SAFETY: as in `opaque`.
+    unsafe { asm!("{same} = {same}", same = inout(reg) same, options(nomem, nostack, preserves_flags)) };
+    same
+}
+
 /// The same pointer, of which the compiler knows nothing: a test for null stays a test of this very register. Verifiers
 /// before Linux 6.8 forget what two copies of a value have in common once one of them was on the stack.
 #[inline(always)]

@@ -1,20 +1,18 @@
 //! Counters: per CPU, so that no packet waits for another.
 
-use core::arch::asm;
-
 use lb_common::{conn::Direction, counter::Counter};
 
-use crate::maps::{COUNTERS, STATS};
+use crate::{
+    atomic,
+    maps::{COUNTERS, STATS},
+};
 
 /// Counts one.
 #[inline(always)]
 pub(crate) fn one(counter: Counter) {
     let Some(counters) = COUNTERS.get_ptr_mut(0) else { return };
-    let mut at = counter as u64;
-    // The compiler knows which counters there are and would drop the comparison, which the verifier wants to see. An
-    // instruction that changes nothing makes it forget.
-    // SAFETY: it touches one register.
-    unsafe { asm!("{at} &= 255", at = inout(reg) at) };
+    // The compiler knows which counters there are and would drop the comparison, which the verifier wants to see.
+    let at = atomic::opaque_word(counter as u64);
     if at < u64::from(Counter::COUNT) {
         // SAFETY: this CPU's element, whose words are the counters; nothing else runs on it meanwhile.
         unsafe { *counters.cast::<u64>().add(at as usize) += 1 };
