@@ -12,7 +12,7 @@ mod socket;
 use agent::{Agent, FIRST, SECOND, Sample, VIP, command};
 use lb_userspace::control::{
     client::Client,
-    protocol::{BackendAnswer, ConnView, DropView, RateView, ServiceView, StatsView, Status},
+    protocol::{BackendAnswer, ConnView, DropView, FailoverAnswer, RateView, ServiceView, StatsView, Status},
 };
 use serde::de::DeserializeOwned;
 use std::time::Duration;
@@ -180,4 +180,16 @@ fn one_connection_serves_many_calls() {
         assert!(client.rate(Duration::ZERO).unwrap_err().to_string().contains("must be 100 to 60000"));
         assert!(client.drops().unwrap().iter().any(|drop| drop.count == 7));
     }
+}
+
+#[test]
+fn a_failover_tells_what_each_change_of_the_role_cost() {
+    let agent = Agent::start(0);
+    let there = "10.80.1.242 has taken over: 1.500 ms without an Active, 40 conns before, 40 after\n";
+    let back = "this director has taken over from 10.80.1.242: 0.900 ms without an Active, 40 conns before, 40 after\n";
+    assert_eq!(agent.lbctl("failover").ok(), there);
+    assert_eq!(agent.lbctl("failover --drill").ok(), [there, back].concat());
+    let answer: FailoverAnswer = json(&agent, "failover --drill");
+    let roles: Vec<_> = answer.steps.iter().map(|step| (step.role.as_str(), step.gap_us)).collect();
+    assert_eq!(roles, [("Backup", 1500), ("Active", 900)]);
 }

@@ -1,26 +1,30 @@
 //! Answers the control socket.
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use lb_common::{abi, backend::BackendState, counter::Counter};
 use tokio::task::block_in_place;
 
 use super::{
     overrides::Change,
+    pair::Moved,
     state::State,
     views::{self, ConnViews},
 };
 use crate::{
     control::{
         protocol::{
-            ApiError, BackendAction, BackendAnswer, BackendCommand, ConnFilter, ErrorCode, ServiceView, StatsView,
-            Status, TableView, VERSION,
+            ApiError, BackendAction, BackendAnswer, BackendCommand, ConnFilter, ErrorCode, FailoverAnswer,
+            FailoverStep, ServiceView, StatsView, Status, TableView, VERSION,
         },
         server::{ConnSink, Handler, Reply},
     },
     datapath::{Datapath, Scan, Summary, Sweep, versioned},
+    ha::Role,
 };
 
+/// How long the peer is Active in a drill.
+const DRILL_PAUSE: Duration = Duration::from_secs(2);
 /// Entries up to which a count of conns is made anew for every question.
 const COUNT_AT_ONCE: u64 = 200_000;
 
@@ -66,6 +70,28 @@ impl Handler for State {
             let (service, backend) = command.find(&services)?;
             Ok(BackendAnswer { service: service.name.clone(), backend: backend.clone() })
         })))
+    }
+
+    fn failover(&self, drill: bool) -> Reply<'_, FailoverAnswer> {
+        Box::pin(async move {
+            let Some(pair) = self.pair() else {
+                let message = "this director is alone: there is no [vrrp] in its config";
+                return Err(ApiError::new(ErrorCode::WrongRole, message));
+            };
+            let conns = || block_in_place(|| self.counted()).map(|summary| summary.conns).map_err(ApiError::internal);
+            let step = |role: Role, Moved { peer, gap }, before| {
+                let gap_us = u64::try_from(gap.as_micros()).unwrap_or(u64::MAX);
+                Ok(FailoverStep { role: role.name().to_owned(), peer, gap_us, conns: [before, conns()?] })
+            };
+            let before = conns()?;
+            let mut steps = vec![step(Role::Backup, pair.give_away().await?, before)?];
+            if drill {
+                tokio::time::sleep(DRILL_PAUSE).await;
+                let before = conns()?;
+                steps.push(step(Role::Active, pair.take_back().await?, before)?);
+            }
+            Ok(FailoverAnswer { steps })
+        })
     }
 }
 

@@ -1,8 +1,8 @@
 //! The client: one blocking call per verb, and errors that tell the operator what to do.
 
 use super::protocol::{
-    ApiError, BackendAnswer, BackendCommand, ConnFilter, ConnView, DropView, Line, RateView, Request, ServiceView,
-    StatsView, Status, VERSION,
+    ApiError, BackendAnswer, BackendCommand, ConnFilter, ConnView, DropView, FailoverAnswer, Line, RateView, Request,
+    ServiceView, StatsView, Status, VERSION,
 };
 use nix::{
     errno::Errno,
@@ -23,6 +23,8 @@ use std::{
 
 /// How long the agent may take to accept, and for each line of an answer, unless the caller says otherwise.
 pub const PATIENCE: Duration = Duration::from_secs(15);
+/// How much longer a failover may take, with the slowest adverts that somebody would configure.
+const FAILOVER: Duration = Duration::from_secs(60);
 /// The longest answer line that is read, in bytes.
 const MAX_LINE: u64 = 16 << 20;
 
@@ -203,6 +205,18 @@ impl Client {
     /// See [`ClientError`].
     pub fn backend(&mut self, command: &BackendCommand) -> Result<BackendAnswer> {
         self.single(&Request::Backend(command.clone()))
+    }
+
+    /// Gives the role to the peer, and takes it back if it is a drill.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn failover(&mut self, drill: bool) -> Result<FailoverAnswer> {
+        self.wait_at_most(self.patience + FAILOVER)?;
+        let answer = self.single(&Request::Failover { drill });
+        self.wait_at_most(self.patience)?;
+        answer
     }
 
     fn wait_at_most(&self, time: Duration) -> Result<()> {

@@ -71,6 +71,12 @@ pub(super) enum Verb {
     /// Drain, undrain or weigh a backend
     #[command(subcommand)]
     Backend(BackendVerb),
+    /// Give all VIPs to the other director
+    Failover {
+        /// Take them back after two seconds, and tell what both ways cost
+        #[arg(long)]
+        drill: bool,
+    },
 }
 
 #[derive(Debug, ClapArgs)]

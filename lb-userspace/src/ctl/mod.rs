@@ -7,6 +7,7 @@ mod args;
 mod ipvs;
 mod status;
 mod text;
+mod vrrp;
 
 use crate::control::{
     DEFAULT_SOCKET,
@@ -91,6 +92,10 @@ fn run(args: &Args, out: &mut impl Write) -> Result<(), Failure> {
         Verb::Backend(verb) => {
             let answer = client.backend(&command(verb))?;
             if table { status::backend(out, &answer)? } else { json(out, &answer)? }
+        }
+        Verb::Failover { drill } => {
+            let answer = client.failover(*drill)?;
+            if table { vrrp::failover(out, &answer)? } else { json(out, &answer)? }
         }
     }
     Ok(())

@@ -1,6 +1,9 @@
 //! What `ipvsadm` has no layout for: the agent's status, drop reasons, the outcome of a change.
 
-use super::text::{self, Align::*, columns};
+use super::{
+    text::{self, Align::*, columns},
+    vrrp,
+};
 use crate::control::protocol::{BackendAnswer, DropView, Status};
 use lb_common::backend::BackendState;
 use std::io::{self, Write};
@@ -14,6 +17,10 @@ pub(super) fn status(out: &mut impl Write, status: &Status) -> io::Result<()> {
     writeln!(out, "pins      {}", status.pin_dir.display())?;
     writeln!(out, "services  {}, backends {} of {} up", status.services, status.backends_up, status.backends)?;
     writeln!(out, "events    {} lost", status.events_lost)?;
+    match &status.vrrp {
+        Some(view) => vrrp::status(out, view)?,
+        None => writeln!(out, "role      alone: there is no [vrrp] in the config")?,
+    }
 
     let mut rows = vec![["INTERFACE", "INDEX", "MODE", "LINK", "PROGRAM", "ATTACHED", "WHY"].map(str::to_owned)];
     rows.extend(status.interfaces.iter().map(|i| {

@@ -45,6 +45,7 @@ config    /etc/lb/lb.toml
 pins      /sys/fs/bpf/lb/v1
 services  1, backends 1 of 2 up
 events    0 lost
+role      alone: there is no [vrrp] in the config
 
 INTERFACE  INDEX  MODE         LINK  PROGRAM  ATTACHED  WHY
 ext0           3  xdp            90      151     12d4h  the driver supports it

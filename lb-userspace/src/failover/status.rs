@@ -59,6 +59,8 @@ pub enum Happened {
         cause: Cause,
         /// What it was before.
         was: Role,
+        /// How long ago another Active was heard last, its last word included; `None`: never.
+        silence: Option<Duration>,
     },
     /// An alarm was raised or cleared.
     Alarm {

@@ -77,6 +77,8 @@ pub(super) struct Thread {
     refused: bool,
     /// When they are tried again.
     again: Option<Instant>,
+    /// When another router was heard last.
+    heard: Option<Instant>,
     /// When this director gave its role away, until another one is heard.
     gave_up: Option<Instant>,
     told: [bool; WORKS.len()],
@@ -154,6 +156,7 @@ impl Thread {
             next_beat: now(),
             refused: false,
             again: None,
+            heard: None,
             gave_up: None,
             told: [false; WORKS.len()],
             late: 0,
@@ -221,6 +224,7 @@ impl Thread {
                     if self.wires[transport].is_news(&advert) {
                         self.tell(Happened::OtherChecksum { from: advert.source, transport }, now);
                     }
+                    self.heard = Some(now);
                     let heard = Heard::from(&advert);
                     self.election.handle(Input::Advert { transport, heard }, now);
                     self.act(now);
@@ -344,7 +348,10 @@ impl Thread {
                 let displaced = matches!(cause, Cause::Outranked { .. } | Cause::OutrankedBySync | Cause::Superseded);
                 self.gave_up = (was == Role::Active && role != Role::Active && !displaced).then_some(now);
                 self.next_witness = self.next_witness.map(|_| now);
-                self.tell(Happened::Role { role, cause, was }, now);
+                // Everything before this in the queue is done: the announcements are out.
+                let done = self::now();
+                let silence = self.heard.map(|at| done.saturating_duration_since(at));
+                self.tell(Happened::Role { role, cause, was, silence }, done);
             }
             Action::Alarm { alarm, raised } => self.tell(Happened::Alarm { alarm, raised }, now),
             Action::Late { by } => {

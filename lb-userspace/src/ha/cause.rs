@@ -36,6 +36,8 @@ pub enum Cause {
     Superseded,
     /// The operator wants it so.
     HandOver,
+    /// The operator wants it so, and the peer has given way.
+    Taken,
     /// The agent stops.
     Stop,
     /// A link is down.
@@ -81,6 +83,7 @@ impl Cause {
             Self::OutrankedBySync => "a better director is Active, says its heartbeat".into(),
             Self::Superseded => "another director became Active while this one slept".into(),
             Self::HandOver => "handed over".into(),
+            Self::Taken => "taken over from the peer".into(),
             Self::Stop => "the agent stops".into(),
             Self::LinkDown { transport } => format!("{} down", config.transport(transport)),
             Self::CheckFailed { check } => format!("{} failed", config.check_name(check)),

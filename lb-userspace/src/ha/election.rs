@@ -17,6 +17,7 @@ use super::{
     gate::Gate,
     heartbeat::Heartbeat,
     leg::Leg,
+    takeover::Taking,
     witness::{Sight, SyncPath},
 };
 
@@ -32,6 +33,8 @@ pub enum Input {
     Stop,
     /// The operator wants the peer to be Active; sync has drained.
     HandOver,
+    /// The operator wants this director to be Active instead of the peer.
+    TakeOver,
     /// An advert passed the checks of its transport.
     Advert {
         /// The transport.
@@ -133,6 +136,8 @@ pub struct Election {
     pub(super) quiet_until: Option<Instant>,
     /// Since when the witnesses disagree.
     pub(super) hold_since: Option<Instant>,
+    /// The peer was asked to give way.
+    pub(super) taking: Option<Taking>,
     /// Another Active was heard; when that is forgotten.
     pub(super) contested: Option<Instant>,
     pub(super) actions: VecDeque<Action>,
@@ -163,6 +168,7 @@ impl Election {
             listening: None,
             quiet_until: None,
             hold_since: None,
+            taking: None,
             contested: None,
             actions: VecDeque::with_capacity(ACTIONS),
             sights: Vec::with_capacity(config.transports.len()),
@@ -203,6 +209,7 @@ impl Election {
             Input::Start => self.start(now),
             Input::Stop => self.stop(now),
             Input::HandOver => self.hand_over(now),
+            Input::TakeOver => self.take_over(now),
             Input::Advert { transport, heard } => self.advert(transport, heard, now),
             Input::Heartbeat(beat) => self.hear_beat(beat, now),
             Input::Link { transport, up } => {
@@ -244,6 +251,7 @@ impl Election {
                 self.actions.push_back(Action::GratuitousArp { repeat });
             }
         }
+        self.finish_taking(now);
         self.decide(now);
     }
 
@@ -262,7 +270,8 @@ impl Election {
             }
             Role::Fault => [None; 3],
         };
-        self.critical().chain(rest.into_iter().flatten()).chain(self.heartbeat.next()).min()
+        let taking = self.taking.map(|taking| taking.until);
+        self.critical().chain(rest.into_iter().flatten()).chain(taking).chain(self.heartbeat.next()).min()
     }
 
     /// The next thing to do.

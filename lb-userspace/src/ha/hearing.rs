@@ -56,6 +56,7 @@ impl Election {
         self.legs[transport].machine.handle(machine::Input::Advert(heard), now);
         self.drain(transport);
         if self.role == Role::Backup && !resigns {
+            self.is_refused(now);
             self.legs[transport].heard = Some((now, heard));
         }
     }

@@ -15,6 +15,7 @@ mod hearing;
 mod heartbeat;
 mod leg;
 mod status;
+mod takeover;
 #[cfg(test)]
 mod tests;
 mod transition;

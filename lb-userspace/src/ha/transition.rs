@@ -56,6 +56,7 @@ impl Election {
             leg.forget();
             leg.stale_until = stale.then_some(window);
         }
+        let cause = if gave_up && self.taking.is_some() { Cause::Taken } else { cause };
         self.enter(Role::Active, cause, now);
     }
 
@@ -173,6 +174,7 @@ impl Election {
         self.listening = None;
         self.quiet_until = None;
         self.hold_since = None;
+        self.taking = None;
         self.clear_path_alarms();
         self.actions.push_back(Action::Notify { role, cause });
     }

@@ -10,7 +10,8 @@ use lb_common::{
 use lb_userspace::control::{
     protocol::{
         ApiError, BackendAction, BackendAnswer, BackendCommand, BackendTraffic, BackendView, ConnFilter, ConnView,
-        ErrorCode, InterfaceView, Mode, ServiceView, StatsView, Status, TableView, Traffic,
+        ErrorCode, FailoverAnswer, FailoverStep, InterfaceView, Mode, ServiceView, StatsView, Status, TableView,
+        Traffic,
     },
     server::{ConnSink, ControlSocket, Handler, Limits, Reply, serve_with},
 };
@@ -179,6 +180,18 @@ impl Handler for Sample {
             }
             Ok(BackendAnswer { service, backend: backend.clone() })
         })
+    }
+
+    fn failover(&self, drill: bool) -> Reply<'_, FailoverAnswer> {
+        let step = |role: &str, gap_us| FailoverStep {
+            role: role.to_owned(),
+            peer: Some(Ipv4Addr::new(10, 80, 1, 242)),
+            gap_us,
+            conns: [40, 40],
+        };
+        let mut steps = vec![step("Backup", 1500)];
+        steps.extend(drill.then(|| step("Active", 900)));
+        Box::pin(async { Ok(FailoverAnswer { steps }) })
     }
 }
 

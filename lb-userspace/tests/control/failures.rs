@@ -132,7 +132,7 @@ fn an_unknown_version_or_verb_has_its_own_code() {
         answer.starts_with("{\"version\":1,\"ok\":false,\"error\":{\"code\":\"version\",\"message\":\""),
         "{answer}"
     );
-    let answer = raw(&agent.socket, "{\"version\":1,\"verb\":\"failover\"}\n");
+    let answer = raw(&agent.socket, "{\"version\":1,\"verb\":\"reload\"}\n");
     assert!(answer.contains("\"code\":\"unknown_verb\""), "{answer}");
     let answer = raw(&agent.socket, "{\"version\":1,\"verb\":\"services\"}\n");
     assert!(

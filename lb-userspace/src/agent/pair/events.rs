@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 use tracing::{info, warn};
 
 use super::{checks::Details, notify};
@@ -27,7 +27,11 @@ impl Log {
     fn line(&self, event: &Event) {
         let config = &self.config;
         match &event.what {
-            Happened::Role { role, cause, was } => {
+            // It has only begun to listen.
+            Happened::Role { cause: Cause::Start, .. } => {
+                info!(role = Role::Backup.name(), node = self.node, "takes part");
+            }
+            Happened::Role { role, cause, was, .. } => {
                 let cause = describe(*cause, config, &self.details);
                 if *role == Role::Fault {
                     warn!(role = role.name(), was = was.name(), cause, "role");
@@ -64,11 +68,18 @@ pub(super) fn describe(cause: Cause, config: &ha::Config, details: &Details) -> 
 }
 
 /// Writes the log and runs the hook, until the timer thread ends.
-pub(super) async fn follow(mut events: mpsc::Receiver<Event>, log: Log, hook: Option<PathBuf>) {
+pub(super) async fn follow(
+    mut events: mpsc::Receiver<Event>,
+    log: Log,
+    hook: Option<PathBuf>,
+    others: broadcast::Sender<Event>,
+) {
     let hook = hook.map(notify::Hook::start);
     while let Some(event) = events.recv().await {
         log.line(&event);
-        if let (Some(hook), Happened::Role { role, cause, was }) = (&hook, &event.what) {
+        // Nobody has to listen.
+        let _ = others.send(event.clone());
+        if let (Some(hook), Happened::Role { role, cause, was, .. }) = (&hook, &event.what) {
             hook.tell(&notify::Change {
                 node: log.node.clone(),
                 role: role.name(),

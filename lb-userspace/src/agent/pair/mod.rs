@@ -5,6 +5,7 @@
 
 mod checks;
 mod events;
+mod failover;
 mod notify;
 mod settings;
 mod views;
@@ -15,19 +16,25 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{broadcast, watch},
+    task::JoinSet,
+};
 use tracing::{info, warn};
 
 use crate::{
     config::{Config, Director},
     datapath::Datapath,
-    failover::{Failover, Status},
+    failover::{Event, Failover, Status},
     ha,
 };
 
 use checks::Details;
+pub(super) use failover::Moved;
 pub(super) use settings::node_name;
 
+/// Events that a slow listener may be behind.
+const EVENTS: usize = 64;
 /// How long a stopping agent waits for the operator's hook.
 const HOOK_LIMIT: Duration = Duration::from_secs(2);
 
@@ -38,6 +45,7 @@ pub(super) struct Pair {
     director: Director,
     details: Arc<Details>,
     checks: checks::PacketPath,
+    events: broadcast::Sender<Event>,
     tasks: Mutex<JoinSet<()>>,
     stop: watch::Sender<bool>,
 }
@@ -67,7 +75,8 @@ impl Pair {
         let mut tasks = JoinSet::new();
         let details = Arc::new(Details::new(checks));
         let log = events::Log::new(failover.config().clone(), details.clone(), director.name.clone());
-        tasks.spawn(events::follow(events, log, vrrp.notify.clone()));
+        let (others, _) = broadcast::channel(EVENTS);
+        tasks.spawn(events::follow(events, log, vrrp.notify.clone(), others.clone()));
         let packet_path = checks::PacketPath::start(datapath.clone(), failover.inputs(), details.clone())?;
         checks::track(&vrrp.tracks, &failover.inputs(), &details, &mut tasks, &stopped).await;
         failover.input(ha::Input::Start);
@@ -76,6 +85,7 @@ impl Pair {
             director: director.clone(),
             details,
             checks: packet_path,
+            events: others,
             tasks: Mutex::new(tasks),
             stop,
         }))

@@ -21,6 +21,8 @@ pub enum ErrorCode {
     UnknownBackend,
     /// Several backends match; the request must name the service.
     Ambiguous,
+    /// This director cannot do it in its present role.
+    WrongRole,
     /// Too many clients. The agent closes the stream.
     Busy,
     /// The agent failed to do what was asked.

@@ -20,7 +20,7 @@ pub use view::{
     BackendAnswer, BackendRate, BackendTraffic, BackendView, ConnView, DropView, InterfaceView, Mode, Rate, RateView,
     ServiceView, StatsView, Status, TableView, Traffic,
 };
-pub use vrrp::{AlarmView, PeerView, TimerView, TransportView, VipView, VrrpView};
+pub use vrrp::{AlarmView, FailoverAnswer, FailoverStep, PeerView, TimerView, TransportView, VipView, VrrpView};
 
 use serde::{Deserialize, Serialize};
 

@@ -26,6 +26,11 @@ pub enum Request {
     Drops,
     /// One [`super::BackendAnswer`].
     Backend(BackendCommand),
+    /// One [`super::FailoverAnswer`].
+    Failover {
+        /// And back again.
+        drill: bool,
+    },
 }
 
 /// A change of one backend.
@@ -67,6 +72,13 @@ struct RateArguments {
     interval_ms: u64,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FailoverArguments {
+    #[serde(default)]
+    drill: bool,
+}
+
 fn one_second() -> u64 {
     1000
 }
@@ -92,7 +104,7 @@ impl Request {
     /// What `interval_ms` of `rate` may be.
     pub const INTERVAL_MS: std::ops::RangeInclusive<u64> = 100..=60_000;
 
-    const VERBS: [&str; 7] = ["status", "services", "conns", "stats", "rate", "drops", "backend"];
+    const VERBS: [&str; 8] = ["status", "services", "conns", "stats", "rate", "drops", "backend", "failover"];
 
     /// The request as a line, without the newline.
     ///
@@ -149,6 +161,7 @@ impl Request {
             "rate" => Self::Rate { interval_ms: interval(arguments(&verb, map)?)? },
             "drops" => arguments::<NoArguments>(&verb, map).map(|_| Self::Drops)?,
             "backend" => Self::Backend(backend(arguments(&verb, map)?)?),
+            "failover" => arguments(&verb, map).map(|FailoverArguments { drill }| Self::Failover { drill })?,
             other => {
                 let message = format!(
                     "this agent does not know the verb '{other}'; it knows {}. Is lbctl of a newer release?",

@@ -119,3 +119,24 @@ pub struct TimerView {
     /// The longest delay so far, in microseconds.
     pub worst_delay_us: u64,
 }
+
+/// What became of a hand-over, and of the way back if that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailoverAnswer {
+    /// One for each change of the role.
+    pub steps: Vec<FailoverStep>,
+}
+
+/// One change of the role, as far as one side can tell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailoverStep {
+    /// `Active` or `Backup`: what this director is since.
+    pub role: String,
+    /// The other director.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<Ipv4Addr>,
+    /// Microseconds without a director that is Active: from the last word of the old one to the first of the new one.
+    pub gap_us: u64,
+    /// Conns that this director knows, before and after.
+    pub conns: [u64; 2],
+}

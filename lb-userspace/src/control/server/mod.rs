@@ -12,7 +12,8 @@ pub use sink::ConnSink;
 pub use socket::{BindError, ControlSocket};
 
 use super::protocol::{
-    ApiError, BackendAnswer, BackendCommand, ConnFilter, ErrorCode, MAX_REQUEST, ServiceView, StatsView, Status,
+    ApiError, BackendAnswer, BackendCommand, ConnFilter, ErrorCode, FailoverAnswer, MAX_REQUEST, ServiceView,
+    StatsView, Status,
 };
 use lb_common::counter::Counter;
 use std::{pin::Pin, sync::Arc, time::Duration};
@@ -48,6 +49,9 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Changes a backend; [`BackendCommand::find`] tells which one.
     fn backend(&self, command: BackendCommand) -> Reply<'_, BackendAnswer>;
+
+    /// Gives the role to the peer, and takes it back if it is a drill.
+    fn failover(&self, drill: bool) -> Reply<'_, FailoverAnswer>;
 }
 
 /// What a client may take of the agent.

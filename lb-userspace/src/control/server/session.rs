@@ -40,6 +40,10 @@ pub(super) async fn run(stream: UnixStream, handler: Arc<dyn Handler>, limits: L
             info!(uid, pid, address = %command.address, service = command.service, action = ?command.action,
                 "operator changes a backend");
         }
+        if let (Ok(Request::Failover { drill }), Some(peer)) = (&decoded, &peer) {
+            let (uid, pid) = (peer.uid(), peer.pid());
+            info!(uid, pid, drill, "operator asks for a failover");
+        }
         let answered = match decoded {
             Ok(request) => answer(request, &handler, &mut out).await?,
             Err(refusal) => Err(refusal),
@@ -81,6 +85,7 @@ async fn answer(request: Request, handler: &Arc<dyn Handler>, out: &mut Out) -> 
         }
         Request::Drops => out.listing(handler.counters().await.map(|counters| drops::views(&counters))).await,
         Request::Backend(command) => out.single(handler.backend(command).await).await,
+        Request::Failover { drill } => out.single(handler.failover(drill).await).await,
     }
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::control::{
-    protocol::{BackendAnswer, BackendCommand, ServiceView, StatsView, Status},
+    protocol::{BackendAnswer, BackendCommand, FailoverAnswer, ServiceView, StatsView, Status},
     server::Reply,
 };
 use lb_common::counter::Counter;
@@ -29,6 +29,9 @@ impl Handler for Idle {
     }
     fn backend(&self, command: BackendCommand) -> Reply<'_, BackendAnswer> {
         Box::pin(async move { Err(command.find(&[]).err().unwrap_or_else(|| ApiError::internal("found"))) })
+    }
+    fn failover(&self, _: bool) -> Reply<'_, FailoverAnswer> {
+        Box::pin(async { Err(ApiError::new(ErrorCode::WrongRole, "nobody is there")) })
     }
 }
 

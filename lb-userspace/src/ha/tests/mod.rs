@@ -3,6 +3,7 @@
 mod preempt;
 mod roles;
 mod sleep;
+mod takeover;
 mod witnesses;
 
 use std::{
