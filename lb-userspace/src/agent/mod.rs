@@ -106,14 +106,15 @@ async fn steer(object: &[u8], path: &Path, config: Config, director: Option<Dire
 
     let server = tokio::spawn(serve(socket, state.clone()));
     let work = upkeep::start(&state);
-    tokio::select! {
-        _ = terminate.recv() => info!("SIGTERM"),
-        _ = interrupt.recv() => info!("SIGINT"),
-    }
-    // The peer shall not wait for anything else.
+    let signal = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    };
+    // The peer shall not wait for anything else: not even for a log on a disk that has stopped answering.
     if let Some(pair) = state.pair() {
         pair.stop().await;
     }
+    info!("{signal}");
     server.abort();
     work.stop().await;
     // Dropping the server's future removes the socket file.
