@@ -11,6 +11,7 @@
 //! [`Lab`] removes all it made when it is dropped, on panic, on Ctrl-C; see [`cleanup`] for the rest.
 
 pub mod addr;
+mod adverts;
 mod agent;
 mod arp;
 mod beat;
@@ -36,6 +37,7 @@ mod pulse;
 mod record;
 mod rival;
 mod segment;
+mod slowlog;
 mod sysbench;
 mod tap;
 mod template;
@@ -58,6 +60,7 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow, bail};
 
+pub use adverts::{Advert, Adverts};
 pub use agent::{AgentOptions, BackendOptions, ServiceOptions, agent_socket, binary};
 pub use arp::Asker;
 pub use beat::Beat;
@@ -74,6 +77,7 @@ pub use operate::LinkFacts;
 pub use process::Process;
 pub use pulse::{Ends, Ping, Pulse, Record as PulseRecord};
 pub use segment::Segment;
+pub use slowlog::SlowLog;
 pub use sysbench::{Sysbench, SysbenchOptions, SysbenchReport, prepare_sysbench};
 pub use tap::{Frame, Offloads, Tap};
 pub use transfer::Transfer;
