@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use lb_tests::checks::{Daemon, Pair};
 use lb_tests::lab::{Checksum, Knocks, VrrpOptions, addr, now};
+use lb_userspace::control::protocol::Status;
 
 /// For what takes milliseconds on an idle machine.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -141,6 +142,32 @@ impl Mixed {
         pair.nothing_moves()?;
         pair.never_apart()
     }
+
+    /// The agent computes the checksum as RFC 9568 says, and this keepalived does not. We hear it and say what is the
+    /// matter; it does not hear us, so that it takes over when it comes, and having the higher priority it keeps the role.
+    fn other_checksum(&self) -> Result<()> {
+        let pair = &self.pair;
+        pair.start(self.theirs)?;
+        pair.gets(self.theirs)?;
+        pair.start(self.ours)?;
+        pair.nothing_moves().context("we come second and hear keepalived")?;
+        let status: Status = pair.director(self.ours).ctl(&["status"])?;
+        let vrrp = status.vrrp.context("an election")?;
+        for transport in &vrrp.transports {
+            ensure!(transport.received > 0 && transport.other_checksum > 0, "not counted: {transport:?}");
+        }
+        let log = pair.director(self.ours).agent_log()?;
+        ensure!(log.contains("set `checksum` of [vrrp]"), "no word about the checksum in\n{log}");
+
+        self.stop_and_move(self.theirs)?;
+        pair.restart(self.theirs)?;
+        pair.gets(self.theirs).context("keepalived is deaf and has the higher priority")?;
+        pair.nothing_moves()?;
+        pair.answers_alone_soon(self.theirs)?;
+        let log = pair.director(self.theirs).keepalived_log()?;
+        ensure!(log.contains("Invalid VRRPv3 checksum"), "this keepalived accepts our checksum:\n{log}");
+        Ok(())
+    }
 }
 
 /// Timers are most of it, so all pairs live at the same time.
@@ -148,11 +175,12 @@ impl Mixed {
 fn our_agent_pairs_with_keepalived_in_every_way() {
     type Story = fn(&Mixed) -> Result<()>;
     let fast = VrrpOptions::fast;
-    let stories: [(&str, VrrpOptions, usize, Story); 8] = [
+    let stories: [(&str, VrrpOptions, usize, Story); 9] = [
         ("v2 1 s PASS, we are d1", VrrpOptions::classic(), 0, Mixed::journey),
         ("v2 1 s PASS, we are d2", VrrpOptions::classic(), 1, Mixed::journey),
         ("v3 10 cs, pseudo-header, we are d1", fast().checksum(Checksum::PseudoHeader), 0, Mixed::journey),
         ("v3 10 cs, pseudo-header, we are d2", fast().checksum(Checksum::PseudoHeader), 1, Mixed::journey),
+        ("v3 10 cs, RFC 9568, we are d2", fast(), 1, Mixed::other_checksum),
         ("preempt, we are higher", VrrpOptions::classic().preempt(), 0, Mixed::preempts),
         ("preempt, we are lower", VrrpOptions::classic().preempt(), 1, Mixed::preempts),
         ("equal priorities, we are d1", VrrpOptions::classic().priorities(100, 100), 0, Mixed::equals),
