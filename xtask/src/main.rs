@@ -15,6 +15,7 @@ mod cmd;
 mod demo;
 mod host;
 mod inspect;
+mod kernels;
 mod lab;
 mod libtest;
 mod objfile;

@@ -32,6 +32,11 @@ pub(crate) fn tools() -> PathBuf {
     root().join("target/tools")
 }
 
+/// Kernels that tests boot, unpacked, and the file system of their guests.
+pub(crate) fn kernels() -> PathBuf {
+    root().join("target/kernels")
+}
+
 /// The full output of what `setup` ran.
 pub(crate) fn setup_log() -> PathBuf {
     root().join("target/setup.log")

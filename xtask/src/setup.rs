@@ -37,6 +37,8 @@ pub(crate) enum Purpose {
     Lab,
     /// Libraries of conntrackd, which `bench failover` compares with.
     Rival,
+    /// Stock kernels in an emulator, and what their guests run.
+    Guest,
 }
 
 impl Purpose {
@@ -46,6 +48,7 @@ impl Purpose {
             Self::Linker => "LLVM for bpf-linker",
             Self::Lab => "lab",
             Self::Rival => "conntrackd",
+            Self::Guest => "stock kernels",
         }
     }
 }
@@ -88,6 +91,14 @@ const PACKAGES: &[Package] = &[
     package(Purpose::Rival, "libnetfilter-cthelper0", "/usr/share/doc/libnetfilter-cthelper0/copyright"),
     package(Purpose::Rival, "libnetfilter-queue1", "/usr/share/doc/libnetfilter-queue1/copyright"),
     package(Purpose::Rival, "libnfnetlink0", "/usr/share/doc/libnfnetlink0/copyright"),
+    package(Purpose::Guest, "qemu-system-x86", "qemu-system-x86_64"),
+    package(Purpose::Guest, "busybox-static", "busybox"),
+    package(Purpose::Guest, "cpio", "cpio"),
+    package(Purpose::Guest, "binutils", "strip"),
+    package(Purpose::Guest, "util-linux", "unshare"),
+    package(Purpose::Guest, "iproute2", "ip"),
+    package(Purpose::Guest, "bpftool", "bpftool"),
+    package(Purpose::Guest, "nftables", "nft"),
 ];
 
 /// Runs the verb.
@@ -146,22 +157,37 @@ pub(crate) fn rival() -> Result<()> {
     if Path::new("/usr/sbin/conntrackd").is_file() || folder.join("usr/sbin/conntrackd").is_file() {
         return Ok(());
     }
+    unpack("conntrackd", &folder)
+}
+
+/// Fetches a Debian package and unpacks it into `folder`, which must not exist, without installing it.
+pub(crate) fn unpack(package: &str, folder: &Path) -> Result<()> {
     if !host::has_apt() {
-        bail!("the comparison needs conntrackd; install it with this system's package manager");
+        bail!("{package} comes from Debian: there is no apt-get here");
     }
-    println!("unpacking conntrackd into {}", folder.display());
-    fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
-    let download = || cmd::capture(apt(&["download", "conntrackd"]).current_dir(&folder));
+    println!("unpacking {package} into {}", folder.display());
+    let fetched = folder.with_extension("fetched");
+    let _ = fs::remove_dir_all(&fetched);
+    fs::create_dir_all(&fetched).with_context(|| format!("create {}", fetched.display()))?;
+    let download = || cmd::run_alive(package, apt(&["download", package]).current_dir(&fetched), &paths::setup_log());
     if download().is_err() {
-        cmd::capture(&mut apt(&["update"]))?;
+        cmd::run_alive("apt-get update", &mut apt(&["update"]), &paths::setup_log())?;
         download()?;
     }
     let is_package = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "deb");
-    let entries = fs::read_dir(&folder).with_context(|| format!("list {}", folder.display()))?;
-    let package = entries.filter_map(|entry| Some(entry.ok()?.path())).find(is_package);
-    let package = package.context("apt-get downloaded no package")?;
-    cmd::capture(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&folder))?;
-    fs::remove_file(&package).with_context(|| format!("delete {}", package.display()))
+    let entries = fs::read_dir(&fetched).with_context(|| format!("list {}", fetched.display()))?;
+    let file = entries.filter_map(|entry| Some(entry.ok()?.path())).find(is_package);
+    let file = file.context("apt-get downloaded no package")?;
+    // Moved as a whole: an interrupted run leaves no half of it.
+    let whole = fetched.join("whole");
+    cmd::capture(Command::new("dpkg-deb").arg("-x").arg(&file).arg(&whole))?;
+    fs::rename(&whole, folder).with_context(|| format!("create {}", folder.display()))?;
+    fs::remove_dir_all(&fetched).with_context(|| format!("remove {}", fetched.display()))
+}
+
+/// Installs what of the emulator's programs is missing.
+pub(crate) fn guest() -> Result<()> {
+    install(Purpose::Guest, missing(Purpose::Guest))
 }
 
 /// Mounts the BPF file system if it is absent, as systemd does at boot.
@@ -295,11 +321,11 @@ mod tests {
     }
 
     #[test]
-    fn every_purpose_has_packages_and_no_package_comes_twice() {
-        for purpose in [Purpose::Compiler, Purpose::Linker, Purpose::Lab, Purpose::Rival] {
+    fn every_purpose_has_packages_and_none_twice() {
+        for purpose in [Purpose::Compiler, Purpose::Linker, Purpose::Lab, Purpose::Rival, Purpose::Guest] {
             assert!(!names(purpose).is_empty(), "{purpose:?}");
         }
-        let mut all: Vec<_> = PACKAGES.iter().map(|package| package.name).collect();
+        let mut all: Vec<_> = PACKAGES.iter().map(|package| (package.purpose as u8, package.name)).collect();
         all.sort_unstable();
         let count = all.len();
         all.dedup();

@@ -7,17 +7,18 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{self, Read as _, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
 
 use crate::{
     build, cmd,
     host::{self, Privileges},
+    kernels,
     libtest::{Reader, Tally},
     paths, setup,
 };
@@ -45,6 +46,8 @@ enum Level {
     Prog,
     /// tests/tests/lab_*.rs: network namespaces and real MariaDB servers; needs root
     Lab,
+    /// tests/tests/prog_*.rs once more, under Debian's stock kernels in QEMU
+    Kernels,
 }
 
 impl Level {
@@ -53,6 +56,7 @@ impl Level {
             Self::Unit => "unit",
             Self::Prog => "prog",
             Self::Lab => "lab",
+            Self::Kernels => "kernels",
         }
     }
 
@@ -69,6 +73,9 @@ impl Level {
     fn prepare(self) -> Result<Option<String>> {
         if self == Self::Unit {
             return Ok(None);
+        }
+        if self == Self::Kernels {
+            return Ok(setup::guest().err().map(|error| format!("{error:#}")));
         }
         let privileges = Privileges::read()?;
         if let Some(reason) = privileges.lacks() {
@@ -128,12 +135,16 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 }
 
 fn run_level(level: Level, tests: &[String], rest: &[String]) -> Result<Outcome> {
-    let mine: Vec<&String> = tests.iter().filter(|test| Level::of(test) == level).collect();
+    let files = if level == Level::Kernels { Level::Prog } else { level };
+    let mine: Vec<&String> = tests.iter().filter(|test| Level::of(test) == files).collect();
     if level != Level::Unit && mine.is_empty() {
         return Ok(Outcome::Skipped(format!("there is no tests/tests/{}_*.rs", level.name())));
     }
     if let Some(reason) = level.prepare()? {
         return Ok(Outcome::Skipped(reason));
+    }
+    if level == Level::Kernels {
+        return under_kernels(&mine, rest);
     }
     let mut tally = Tally::default();
     for mut command in commands(level, &mine) {
@@ -149,6 +160,43 @@ fn run_level(level: Level, tests: &[String], rest: &[String]) -> Result<Outcome>
         return Ok(Outcome::Skipped("no test ran".into()));
     }
     Ok(Outcome::Ran(tally))
+}
+
+/// The same programs and the same object, on kernels that are not this machine's.
+fn under_kernels(tests: &[&String], rest: &[String]) -> Result<Outcome> {
+    let (kernels, missing) = kernels::fetch()?;
+    if kernels.is_empty() {
+        return Ok(Outcome::Skipped(missing.join("; ")));
+    }
+    let programs = executables(tests)?;
+    let mut tally = Tally::default();
+    for reason in missing {
+        println!("NOT RUN: {reason}");
+        tally.ignored += 1;
+    }
+    for kernel in kernels {
+        println!("\nLinux {}", kernel.version);
+        tally += count(&mut kernels::command(&kernel, &programs, rest)?)?;
+    }
+    Ok(Outcome::Ran(tally))
+}
+
+/// Builds the test programs and tells where they are.
+fn executables(tests: &[&String]) -> Result<Vec<(String, PathBuf)>> {
+    let mut command = cmd::cargo();
+    command.args(["test", "--locked", "--package", "lb-tests", "--no-run", "--message-format=json"]);
+    tests.iter().for_each(|test| {
+        command.args(["--test", test]);
+    });
+    let messages = cmd::capture(&mut command)?;
+    let built = messages.lines().filter_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        let name = message["target"]["name"].as_str()?.to_owned();
+        Some((name, PathBuf::from(message["executable"].as_str()?)))
+    });
+    let wanted: Vec<_> = built.filter(|(name, _)| tests.contains(&name)).collect();
+    ensure!(wanted.len() == tests.len(), "cargo built {} test programs of {}", wanted.len(), tests.len());
+    Ok(wanted)
 }
 
 fn commands(level: Level, tests: &[&String]) -> Vec<Command> {
