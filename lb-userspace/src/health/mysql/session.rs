@@ -7,15 +7,15 @@ use std::{fmt, sync::Arc};
 
 use mysql_common::{
     constants::CapabilityFlags as Caps,
-    io::ParseBuf,
-    packets::{AuthPlugin, HandshakePacket, HandshakeResponse, SslRequest},
-    proto::{MyDeserialize as _, MySerialize as _},
+    packets::{AuthPlugin, HandshakeResponse, SslRequest},
+    proto::MySerialize as _,
 };
 use zeroize::Zeroizing;
 
 use super::{
     auth::{self, More, Plugin},
     frame::Framer,
+    greeting::Greeting,
     reader::Reader,
     rows::{self, Progress, RowReader, Rows},
 };
@@ -120,13 +120,6 @@ enum State {
     Ping,
     Query(RowReader),
     End,
-}
-
-/// What of a greeting is needed later.
-struct Greeting {
-    capabilities: Caps,
-    plugin: Option<Plugin>,
-    nonce: Zeroizing<Vec<u8>>,
 }
 
 /// A connection to a server.
@@ -298,19 +291,9 @@ impl Session {
         if let Some((code, text)) = rows::error(payload) {
             return Err(self.refused(code, text));
         }
-        if payload.first() != Some(&10) {
-            return Err(self.garbage("not a greeting of protocol 10"));
-        }
-        let parsed = HandshakePacket::deserialize((), &mut ParseBuf(payload));
-        let Ok(packet) = parsed else { return Err(self.garbage("a broken greeting")) };
-        let capabilities = packet.capabilities();
-        if !capabilities.contains(Caps::CLIENT_PROTOCOL_41 | Caps::CLIENT_SECURE_CONNECTION) {
-            return Err(self.garbage("older than MySQL 4.1"));
-        }
-        self.version = clean(packet.server_version_ref());
-        let name = packet.auth_plugin_name_ref().unwrap_or_default();
-        let name = name.strip_suffix(&[0]).unwrap_or(name);
-        let greeting = Greeting { capabilities, plugin: Plugin::of(name), nonce: Zeroizing::new(packet.nonce()) };
+        let greeting = Greeting::read(payload).map_err(|what| self.garbage(what))?;
+        self.version = clean(&greeting.version);
+        let capabilities = greeting.capabilities;
         let offered = capabilities.contains(Caps::CLIENT_SSL);
         match self.login.tls {
             Tls::Prefer | Tls::Require | Tls::Verify if offered => {
@@ -333,7 +316,7 @@ impl Session {
 
     /// Sends user and first proof.
     fn respond(&mut self, greeting: Greeting) {
-        let Greeting { capabilities, plugin, nonce } = greeting;
+        let Greeting { capabilities, plugin, nonce, .. } = greeting;
         // An unknown default plugin need not be the user's: any name will do, the server asks for the right one.
         let plugin = plugin.unwrap_or(Plugin::Native);
         let proof = plugin.answer(self.login.password(), &nonce);
