@@ -16,10 +16,10 @@ use aya_ebpf::{
         bpf_skb_change_tail, bpf_skb_load_bytes_relative, bpf_skb_store_bytes, bpf_skb_vlan_pop,
     },
 };
-use lb_common::{conn::Conn, counter::Counter, parse::Tcp, word};
+use lb_common::{conn::Conn, counter::Counter, link::Link, parse::Tcp, word};
 use network_types::{eth::EthHdr, ip::Ipv4Hdr, tcp::TcpHdr};
 
-use crate::{hook::Hook, hop::AF_INET, nat};
+use crate::{hook::Hook, hop::AF_INET, maps::LINKS, nat};
 
 /// `TCX_NEXT`, and `TC_ACT_UNSPEC` for clsact: the next program decides, or the kernel goes on.
 const NEXT: i32 = -1;
@@ -141,9 +141,21 @@ impl Hook for Tc {
     }
 
     #[inline(always)]
-    fn is_addressed(&self, _: *const u8) -> bool {
+    fn is_addressed(&self, eth: *const u8) -> bool {
         // SAFETY: as above.
-        unsafe { (*self.skb).pkt_type == PACKET_HOST }
+        if unsafe { (*self.skb).pkt_type } == PACKET_HOST {
+            return true;
+        }
+        // The kernel does not know the address of a virtual router: it is that of a device above.
+        let ifindex = self.ingress();
+        let Some(link) = LINKS.get(Link::slot(ifindex)) else { return false };
+        let other = link.other.as_ptr();
+        // SAFETY: the frame was checked to the end of its TCP header. `other` is 2-aligned.
+        link.ifindex == ifindex
+            && unsafe {
+                let (head, tail): (u32, u16) = (word::load(eth), word::load(eth.add(4)));
+                head == word::load(other) && tail == word::load(other.add(4))
+            }
     }
 
     #[inline(always)]

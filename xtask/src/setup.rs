@@ -84,6 +84,8 @@ const PACKAGES: &[Package] = &[
     package(Purpose::Lab, "nftables", "nft"),
     package(Purpose::Lab, "ethtool", "ethtool"),
     package(Purpose::Lab, "iproute2", "ip"),
+    // For `systemd-analyze verify`; nothing of it is started.
+    package(Purpose::Lab, "systemd", "systemd-analyze"),
     package(Purpose::Lab, "iputils-ping", "ping"),
     package(Purpose::Lab, "tcpdump", "tcpdump"),
     package(Purpose::Lab, "keepalived", "keepalived"),

@@ -8,6 +8,7 @@ mod handler;
 mod overrides;
 mod pair;
 mod state;
+mod supervisor;
 mod upkeep;
 mod views;
 
@@ -22,10 +23,17 @@ use crate::{
     config::{self, Config, Director},
     control::server::{ControlSocket, serve},
     datapath::{self, Datapath, sysctl},
+    failover,
 };
 
 use pair::Pair;
 use state::State;
+use supervisor::{Pulse, Supervisor};
+
+/// How long frames may still come to a director that gave up.
+const LINGER: Duration = Duration::from_secs(3);
+/// How often the agent looks after itself.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Runs the agent until SIGTERM or SIGINT. The packet path stays attached unless `detach`.
 ///
@@ -67,6 +75,9 @@ pub fn unload(path: &Path) -> Result<()> {
     for line in done {
         println!("{line}");
     }
+    for gone in failover::clean_up().context("take off what an agent left on the interfaces")? {
+        println!("took off {gone}");
+    }
     overrides::forget(&config.agent.control_socket);
     Ok(())
 }
@@ -84,6 +95,7 @@ async fn steer(object: &[u8], path: &Path, config: Config, director: Option<Dire
     let socket = ControlSocket::bind(&config.agent.control_socket)?;
     let mut terminate = signal(SignalKind::terminate()).context("watch SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("watch SIGINT")?;
+    let supervisor = Supervisor::from_environment();
     // The packet path asks the kernel's routing table, which answers only a router.
     let names: Vec<&str> = config.interfaces.iter().map(|interface| interface.name.as_str()).collect();
     for note in sysctl::prepare(&names)? {
@@ -106,15 +118,25 @@ async fn steer(object: &[u8], path: &Path, config: Config, director: Option<Dire
 
     let server = tokio::spawn(serve(socket, state.clone()));
     let work = upkeep::start(&state);
-    let signal = tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
+    supervisor.ready(&what_it_is(&state));
+    let ended = tokio::select! {
+        _ = terminate.recv() => Ok("SIGTERM"),
+        _ = interrupt.recv() => Ok("SIGINT"),
+        error = watch_over(&state, &supervisor) => Err(error),
     };
     // The peer shall not wait for anything else: not even for a log on a disk that has stopped answering.
+    let was_active = state.pair().is_some_and(Pair::is_active);
     if let Some(pair) = state.pair() {
         pair.stop().await;
     }
-    info!("{signal}");
+    supervisor.stopping();
+    if let Ok(signal) = ended {
+        info!("{signal}");
+    }
+    if detach && was_active {
+        info!("translating late frames for {LINGER:?}");
+        tokio::time::sleep(LINGER).await;
+    }
     server.abort();
     work.stop().await;
     // Dropping the server's future removes the socket file.
@@ -131,7 +153,34 @@ async fn steer(object: &[u8], path: &Path, config: Config, director: Option<Dire
     } else {
         info!("stopped; the packet path stays attached");
     }
-    Ok(())
+    ended.map(drop)
+}
+
+/// Tells systemd that the agent lives, and what it is. Ends only when the timer thread is dead: somebody must start the
+/// agent anew then, and nobody answers for the VIPs meanwhile.
+async fn watch_over(state: &State, supervisor: &Supervisor) -> anyhow::Error {
+    let mut pulse = Pulse::default();
+    let mut ticks = tokio::time::interval(supervisor.every().unwrap_or(LOOK).min(LOOK));
+    let mut told = what_it_is(state);
+    loop {
+        ticks.tick().await;
+        if state.pair().is_some_and(Pair::is_dead) {
+            return anyhow!("the timer thread has died");
+        }
+        if pulse.beats(state.pair().map(Pair::turns)) {
+            supervisor.alive();
+        }
+        let now = what_it_is(state);
+        if now != told {
+            supervisor.status(&now);
+            told = now;
+        }
+    }
+}
+
+/// The line for `systemctl status`.
+fn what_it_is(state: &State) -> String {
+    state.pair().map_or_else(|| "alone".to_owned(), |pair| pair.role_name().to_owned())
 }
 
 fn report(datapath: &Datapath) {

@@ -142,6 +142,8 @@ codes! {
     VipIsOwnAddress = 55,
     /// Neither a script nor a process, or both.
     ScriptOrProcess = 56,
+    /// Two virtual MACs on one interface.
+    SecondVirtualMac = 57,
 
     /// All backends of a service have weight 0.
     AllDrained = 60,

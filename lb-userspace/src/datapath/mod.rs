@@ -75,6 +75,8 @@ pub struct Datapath {
     pins: pins::PinDir,
     /// The kernel's ids of the pinned maps.
     map_ids: Vec<(&'static str, u32)>,
+    /// Addresses that interfaces take frames for beside their own.
+    virtual_macs: Mutex<Vec<(u32, [u8; 6])>>,
     events: Mutex<Option<Events>>,
 }
 
@@ -97,6 +99,7 @@ impl Datapath {
             control: Mutex::new(()),
             map_ids: map_ids(&loaded.pins)?,
             pins: loaded.pins,
+            virtual_macs: Mutex::new(Vec::new()),
             events: Mutex::new(Some(events)),
         };
         // Routes and neighbours may have changed while no agent watched them.
@@ -150,14 +153,31 @@ impl Datapath {
     ///
     /// The interfaces cannot be listed, or a table cannot be written.
     pub fn new_hops(&self) -> Result<()> {
+        let virtual_macs = self.virtual_macs.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let attached = |dev: &&netdev::NetDev| self.report.interfaces.iter().any(|known| known.ifindex == dev.index);
         for dev in netdev::list()?.iter().filter(attached) {
-            if let Some(mac) = dev.mac {
-                let link = Link { ifindex: dev.index, own: mac, other: mac };
-                self.tables.links.set(Link::slot(dev.index), &link)?;
+            if let Some(own) = dev.mac {
+                let other = virtual_macs.iter().find(|(ifindex, _)| *ifindex == dev.index).map_or(own, |(_, mac)| *mac);
+                self.tables.links.set(Link::slot(dev.index), &Link { ifindex: dev.index, own, other })?;
             }
         }
         self.steer(&|control| control.hop_gen = control.hop_gen.wrapping_add(1).max(1))
+    }
+
+    /// Has the packet path take frames for one more link-layer address per interface (by index), and for no others than
+    /// these and its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::new_hops`].
+    pub fn set_virtual_macs(&self, macs: &[(u32, [u8; 6])]) -> Result<()> {
+        let mut virtual_macs = self.virtual_macs.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if *virtual_macs == macs {
+            return Ok(());
+        }
+        macs.clone_into(&mut virtual_macs);
+        drop(virtual_macs);
+        self.new_hops()
     }
 
     /// Tells the packet path after which silence a half-open conn is dead.

@@ -10,10 +10,10 @@ use std::{
 };
 
 use rtnetlink::{
-    packet_core::{NLM_F_CREATE, NLM_F_REPLACE},
+    packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE},
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
-        address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressProtocol, AddressScope},
+        address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol, AddressScope},
     },
     sys::Socket,
 };
@@ -32,6 +32,8 @@ pub(super) struct Place {
     pub(super) prefix: u8,
     pub(super) interface: String,
     pub(super) ifindex: u32,
+    /// With a route to its network; not above another interface that has it.
+    pub(super) plain: bool,
 }
 
 /// An address of this host.
@@ -85,17 +87,18 @@ pub(super) struct Addresses {
     socket: Socket,
     places: Vec<Place>,
     add: Vec<Order>,
+    /// As `add`, and refused if it is there.
+    restore: Vec<Order>,
     remove: Vec<Order>,
 }
 
 impl Addresses {
     pub(super) fn new(places: Vec<Place>) -> io::Result<Self> {
-        let orders = |make: fn(AddressMessage) -> Order| {
-            places.iter().map(|place| make(message(place.address, place.prefix, place.ifindex))).collect()
-        };
+        let orders = |make: fn(AddressMessage) -> Order| places.iter().map(|place| make(message(place))).collect();
         Ok(Self {
             socket: netlink::open()?,
             add: orders(|message| Order::new(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE)),
+            restore: orders(|message| Order::new(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)),
             remove: orders(|message| Order::new(RouteNetlinkMessage::DelAddress(message), 0)),
             places,
         })
@@ -107,15 +110,32 @@ impl Addresses {
         let (gone, notes) = plan(&self.places, &before)?;
         for Found { address, prefix, ifindex, .. } in gone {
             let what = format!("remove {address}/{prefix}");
-            let order = Order::new(RouteNetlinkMessage::DelAddress(message(address, prefix, ifindex)), 0);
-            order.give(&self.socket).or_else(absent).map_err(Error::io(what))?;
+            removal(address, prefix, ifindex).give(&self.socket).or_else(absent).map_err(Error::io(what))?;
         }
         Ok(notes)
+    }
+
+    /// One of the VIPs.
+    pub(super) fn is_vip(&self, address: Ipv4Addr) -> bool {
+        self.places.iter().any(|place| place.address == address)
     }
 
     /// Puts all VIPs on.
     pub(super) fn add(&self) -> io::Result<()> {
         self.add.iter().try_for_each(|order| order.give(&self.socket))
+    }
+
+    /// Puts back what somebody took off; `true`: something was missing.
+    pub(super) fn restore(&self) -> io::Result<bool> {
+        let mut missing = false;
+        for order in &self.restore {
+            match order.give(&self.socket) {
+                Ok(()) => missing = true,
+                Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(missing)
     }
 
     /// Takes all VIPs off, as many as are there.
@@ -144,18 +164,37 @@ fn absent(error: io::Error) -> io::Result<()> {
     }
 }
 
-fn message(address: Ipv4Addr, prefix: u8, ifindex: u32) -> AddressMessage {
+/// Takes off what any agent left; tells what.
+pub(super) fn remove_ours() -> io::Result<Vec<String>> {
+    let socket = netlink::open()?;
+    let mut gone = Vec::new();
+    for Found { address, prefix, ifindex, .. } in list()?.into_iter().filter(|found| found.ours) {
+        removal(address, prefix, ifindex).give(&socket).or_else(absent)?;
+        gone.push(format!("{address}/{prefix}"));
+    }
+    Ok(gone)
+}
+
+fn removal(address: Ipv4Addr, prefix: u8, ifindex: u32) -> Order {
+    let place = Place { address, prefix, interface: String::new(), ifindex, plain: true };
+    Order::new(RouteNetlinkMessage::DelAddress(message(&place)), 0)
+}
+
+fn message(place: &Place) -> AddressMessage {
     let mut message = AddressMessage::default();
     message.header.family = AddressFamily::Inet;
-    message.header.prefix_len = prefix;
-    message.header.index = ifindex;
+    message.header.prefix_len = place.prefix;
+    message.header.index = place.ifindex;
     message.header.scope = AddressScope::Universe;
-    let address = IpAddr::V4(address);
+    let address = IpAddr::V4(place.address);
     message.attributes = vec![
         AddressAttribute::Local(address),
         AddressAttribute::Address(address),
         AddressAttribute::Protocol(AddressProtocol::from(MARK)),
     ];
+    if !place.plain {
+        message.attributes.push(AddressAttribute::Flags(AddressFlags::Noprefixroute));
+    }
     message
 }
 
@@ -198,7 +237,7 @@ mod tests {
     const OWN: Ipv4Addr = Ipv4Addr::new(10, 80, 1, 241);
 
     fn places() -> Vec<Place> {
-        vec![Place { address: VIP, prefix: 24, interface: "ext0".into(), ifindex: 3 }]
+        vec![Place { address: VIP, prefix: 24, interface: "ext0".into(), ifindex: 3, plain: true }]
     }
 
     fn there(ifindex: u32, address: Ipv4Addr, prefix: u8, ours: bool) -> Found {
@@ -241,6 +280,6 @@ mod tests {
 
     #[test]
     fn an_address_carries_our_mark() {
-        assert_eq!(found(&message(VIP, 24, 3)), Some(there(3, VIP, 24, true)));
+        assert_eq!(found(&message(&places()[0])), Some(there(3, VIP, 24, true)));
     }
 }

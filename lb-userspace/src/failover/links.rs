@@ -1,10 +1,11 @@
-//! The links of the transports: whether they carry packets, and their link-layer addresses.
+//! The links of the transports: whether they carry packets, their link-layer addresses, and addresses that go.
 //!
 //! One rtnetlink subscription (RFC 3549, `include/uapi/linux/rtnetlink.h`), read without allocating: the messages are
-//! taken apart by hand as far as three fields go.
+//! taken apart by hand as far as a few fields go.
 
 use std::{
     io,
+    net::Ipv4Addr,
     os::fd::{AsRawFd, BorrowedFd},
 };
 
@@ -20,7 +21,9 @@ use crate::netlink;
 const BUFFER: usize = 64 << 10;
 const NLMSG_HEADER: usize = 16;
 const IFINFO: usize = 16;
+const IFADDR: usize = 8;
 const IFLA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
 /// It is switched on and it has a carrier.
 const CARRIES: u32 = (libc::IFF_UP | libc::IFF_RUNNING) as u32;
 
@@ -32,6 +35,15 @@ pub(super) struct Link {
     pub(super) up: bool,
     /// `None`: it is gone, or not an Ethernet one.
     pub(super) mac: Option<[u8; 6]>,
+}
+
+/// News.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// A link, changed or not.
+    Link(Link),
+    /// An address was taken off.
+    Gone(Ipv4Addr),
 }
 
 /// The subscription.
@@ -47,6 +59,7 @@ impl Links {
     pub(super) fn open() -> io::Result<Self> {
         let socket = netlink::open()?;
         socket.add_membership(libc::RTNLGRP_LINK)?;
+        socket.add_membership(libc::RTNLGRP_IPV4_IFADDR)?;
         let ask_all = netlink::encode(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP);
         let links = Self { socket, buffer: vec![0; BUFFER].into(), ask_all };
         links.ask()?;
@@ -63,8 +76,8 @@ impl Links {
         unsafe { BorrowedFd::borrow_raw(self.socket.as_raw_fd()) }
     }
 
-    /// Reads what there is, and hands over every link that was told about.
-    pub(super) fn read(&mut self, mut found: impl FnMut(Link)) -> io::Result<()> {
+    /// Reads what there is, and hands over everything that was told.
+    pub(super) fn read(&mut self, mut found: impl FnMut(News)) -> io::Result<()> {
         loop {
             match self.socket.recv(&mut &mut *self.buffer, libc::MSG_DONTWAIT) {
                 Ok(length) => parse(&self.buffer[..length.min(BUFFER)], &mut found),
@@ -86,12 +99,16 @@ fn half(bytes: &[u8], at: usize) -> Option<u16> {
 }
 
 /// Takes a datagram of messages apart.
-fn parse(mut bytes: &[u8], found: &mut impl FnMut(Link)) {
+fn parse(mut bytes: &[u8], found: &mut impl FnMut(News)) {
     while let (Some(length), Some(kind)) = (word(bytes, 0), half(bytes, 4)) {
         let length = length as usize;
         let Some(body) = bytes.get(NLMSG_HEADER..length) else { return };
-        if let Some(link) = link(kind, body) {
-            found(link);
+        let news = match kind {
+            libc::RTM_DELADDR => gone(body).map(News::Gone),
+            _ => link(kind, body).map(News::Link),
+        };
+        if let Some(news) = news {
+            found(news);
         }
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
@@ -109,6 +126,11 @@ fn link(kind: u16, body: &[u8]) -> Option<Link> {
     }
 }
 
+fn gone(body: &[u8]) -> Option<Ipv4Addr> {
+    let octets: [u8; 4] = attribute(body.get(IFADDR..)?, IFA_LOCAL)?.try_into().ok()?;
+    Some(octets.into())
+}
+
 fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
     loop {
         let (length, kind) = (usize::from(half(bytes, 0)?), half(bytes, 2)?);
@@ -123,7 +145,10 @@ fn attribute(mut bytes: &[u8], wanted: u16) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags};
+    use rtnetlink::packet_route::{
+        address::{AddressAttribute, AddressMessage},
+        link::{LinkAttribute, LinkFlags},
+    };
 
     use super::*;
 
@@ -136,9 +161,9 @@ mod tests {
         link
     }
 
-    fn parsed(bytes: &[u8]) -> Vec<Link> {
+    fn parsed(bytes: &[u8]) -> Vec<News> {
         let mut found = Vec::new();
-        parse(bytes, &mut |link| found.push(link));
+        parse(bytes, &mut |news| found.push(news));
         found
     }
 
@@ -152,8 +177,19 @@ mod tests {
             bytes.resize(bytes.len().next_multiple_of(4), 0);
         }
         bytes.extend(netlink::encode(RouteNetlinkMessage::DelLink(message(7, both, mac)), 0));
-        let link = |up, mac| Link { ifindex: 7, up, mac };
+        let link = |up, mac| News::Link(Link { ifindex: 7, up, mac });
         assert_eq!(parsed(&bytes), [link(true, mac), link(false, mac), link(false, None), link(false, None)]);
+    }
+
+    #[test]
+    fn an_address_that_goes_is_named_and_one_that_comes_is_not() {
+        let vip = Ipv4Addr::new(10, 80, 1, 243);
+        let mut message = AddressMessage::default();
+        message.header.index = 7;
+        message.attributes = vec![AddressAttribute::Address(vip.into()), AddressAttribute::Local(vip.into())];
+        let gone = netlink::encode(RouteNetlinkMessage::DelAddress(message.clone()), 0);
+        assert_eq!(parsed(&gone), [News::Gone(vip)]);
+        assert_eq!(parsed(&netlink::encode(RouteNetlinkMessage::NewAddress(message), 0)), []);
     }
 
     proptest! {

@@ -13,6 +13,7 @@ mod realtime;
 mod socket;
 mod status;
 mod thread;
+mod vmac;
 mod wire;
 
 use std::{
@@ -38,7 +39,8 @@ use inbox::{Message, Outside};
 
 pub use place::Vip;
 pub use realtime::Granted;
-pub use status::{Event, Happened, Status, TransportStatus};
+pub use status::{Difference, Event, Happened, Status, TransportStatus};
+pub use vmac::virtual_mac;
 
 /// Events that may wait for their reader.
 const EVENTS: usize = 256;
@@ -67,6 +69,8 @@ pub struct Transport {
     pub peers: Vec<Ipv4Addr>,
     /// Adverts go to the peers instead of the group.
     pub unicast: bool,
+    /// The VIPs have a link-layer address of their own.
+    pub virtual_mac: bool,
 }
 
 /// The parameters.
@@ -100,6 +104,9 @@ pub trait Fence: Send + 'static {
     ///
     /// The kernel refuses.
     fn beat(&self) -> Result<(), String>;
+
+    /// Late frames do not come any more: those for a virtual MAC are the peer's now.
+    fn settle(&self);
 
     /// The pause between two beats while the gate is open.
     fn every(&self) -> Duration;
@@ -281,6 +288,13 @@ impl Failover {
         self.shared.turns.load(Ordering::Relaxed)
     }
 
+    /// The thread has ended without being told to: it has panicked.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        thread.as_ref().is_some_and(JoinHandle::is_finished)
+    }
+
     /// Gives up all VIPs, tells the peer, and ends the thread.
     pub fn stop(&self) {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -298,6 +312,17 @@ impl Drop for Failover {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// Takes off everything that agents left on this host's interfaces; tells what.
+///
+/// # Errors
+///
+/// The kernel refuses.
+pub fn clean_up() -> Result<Vec<String>, Error> {
+    let mut gone = addresses::remove_ours().map_err(Error::io("remove the VIPs"))?;
+    gone.extend(vmac::remove_all().map_err(Error::io("remove the devices of virtual MACs"))?);
+    Ok(gone)
 }
 
 /// Tells the election something.

@@ -72,7 +72,8 @@ fn own(transport: &Transport, here: &[Found], vips: &[Vip]) -> Option<Ipv4Addr> 
     candidates.first().map(|found| found.address)
 }
 
-fn list() -> std::io::Result<Vec<Interface>> {
+/// Every interface of this network namespace.
+pub(super) fn list() -> std::io::Result<Vec<Interface>> {
     let answers = netlink::dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
     Ok(answers
         .into_iter()
@@ -115,7 +116,15 @@ mod tests {
             checksum: ChecksumKind::Message,
         };
         let vips = vec![Vip { address: vip, prefix: 24 }];
-        Transport { interface: "ext0".into(), router, vips, address, peers: Vec::new(), unicast: false }
+        Transport {
+            interface: "ext0".into(),
+            router,
+            vips,
+            address,
+            peers: Vec::new(),
+            unicast: false,
+            virtual_mac: false,
+        }
     }
 
     #[test]

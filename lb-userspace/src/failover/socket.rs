@@ -40,29 +40,22 @@ const NOTHING: Filter<1> = [op(libc::BPF_RET | libc::BPF_K, 0, 0, 0)];
 pub(super) struct AdvertSocket {
     incoming: OwnedFd,
     outgoing: OwnedFd,
+    /// Sends to the group from the virtual MAC, while its device is on.
+    disguised: Option<OwnedFd>,
 }
 
 impl AdvertSocket {
-    /// Opens the sockets on an interface. `out` is the interface to send by, which may be a virtual one above it; `join`
-    /// the group, unless everything is unicast.
-    pub(super) fn open(ifindex: u32, out: u32, join: bool) -> io::Result<Self> {
+    /// Opens the sockets on an interface. `above` is the device of a virtual MAC; `join` the group, unless everything is
+    /// unicast.
+    pub(super) fn open(ifindex: u32, above: Option<u32>, join: bool) -> io::Result<Self> {
         let incoming = packet_socket(libc::SOCK_DGRAM, ifindex, libc::ETH_P_IP as u16, &ONLY_VRRP)?;
         set(&incoming, libc::SOL_SOCKET, libc::SO_RCVBUF, &RECEIVE_BUFFER)?;
-        let outgoing = socket(libc::AF_INET, libc::SOCK_RAW, libc::c_int::from(PROTOCOL))?;
-        // The other socket receives.
-        attach(&outgoing, &NOTHING)?;
-        set(&outgoing, libc::IPPROTO_IP, libc::IP_HDRINCL, &1)?;
-        set(&outgoing, libc::IPPROTO_IP, libc::IP_MULTICAST_LOOP, &0)?;
-        let group = |ifindex: u32| libc::ip_mreqn {
-            imr_multiaddr: address(GROUP),
-            imr_address: address(Ipv4Addr::UNSPECIFIED),
-            imr_ifindex: ifindex.cast_signed(),
-        };
-        set(&outgoing, libc::IPPROTO_IP, libc::IP_MULTICAST_IF, &group(out))?;
+        let outgoing = raw_socket(ifindex)?;
         if join {
             set(&outgoing, libc::IPPROTO_IP, libc::IP_ADD_MEMBERSHIP, &group(ifindex))?;
         }
-        Ok(Self { incoming, outgoing })
+        let disguised = above.map(raw_socket).transpose()?;
+        Ok(Self { incoming, outgoing, disguised })
     }
 
     /// To wait on.
@@ -95,19 +88,50 @@ impl AdvertSocket {
             sin_addr: address(to),
             sin_zero: [0; 8],
         };
-        // SAFETY: packet and address are valid for their lengths.
-        let sent = unsafe {
-            libc::sendto(
-                self.outgoing.as_raw_fd(),
-                packet.as_ptr().cast(),
-                packet.len(),
-                libc::MSG_DONTWAIT,
-                (&raw const to).cast(),
-                size_of_val(&to) as libc::socklen_t,
-            )
-        };
-        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        match &self.disguised {
+            // Switched off: this director is not Active, and speaks as itself.
+            Some(disguised) if u32::from_be(to.sin_addr.s_addr) == GROUP.to_bits() => send(disguised, packet, &to)
+                .or_else(|error| match error.raw_os_error() {
+                    Some(libc::ENETDOWN | libc::ENETUNREACH) => send(&self.outgoing, packet, &to),
+                    _ => Err(error),
+                }),
+            _ => send(&self.outgoing, packet, &to),
+        }
     }
+}
+
+/// A socket that sends VRRP packets with their IP header, and to the group by this interface.
+fn raw_socket(ifindex: u32) -> io::Result<OwnedFd> {
+    let fd = socket(libc::AF_INET, libc::SOCK_RAW, libc::c_int::from(PROTOCOL))?;
+    // The other socket receives.
+    attach(&fd, &NOTHING)?;
+    set(&fd, libc::IPPROTO_IP, libc::IP_HDRINCL, &1)?;
+    set(&fd, libc::IPPROTO_IP, libc::IP_MULTICAST_LOOP, &0)?;
+    set(&fd, libc::IPPROTO_IP, libc::IP_MULTICAST_IF, &group(ifindex))?;
+    Ok(fd)
+}
+
+fn group(ifindex: u32) -> libc::ip_mreqn {
+    libc::ip_mreqn {
+        imr_multiaddr: address(GROUP),
+        imr_address: address(Ipv4Addr::UNSPECIFIED),
+        imr_ifindex: ifindex.cast_signed(),
+    }
+}
+
+fn send(fd: &OwnedFd, packet: &[u8], to: &libc::sockaddr_in) -> io::Result<()> {
+    // SAFETY: packet and address are valid for their lengths.
+    let sent = unsafe {
+        libc::sendto(
+            fd.as_raw_fd(),
+            packet.as_ptr().cast(),
+            packet.len(),
+            libc::MSG_DONTWAIT,
+            std::ptr::from_ref(to).cast(),
+            size_of_val(to) as libc::socklen_t,
+        )
+    };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// What a packet socket leaves to its user that an IP socket does not: the header's checksum, and fragments, which

@@ -48,6 +48,17 @@ pub struct Event {
     pub what: Happened,
 }
 
+/// What version 3 tolerates, and an operator should know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Difference {
+    /// The checksum is computed in the other way.
+    Checksum,
+    /// Other VIPs.
+    Addresses,
+    /// Another advert interval.
+    Interval,
+}
+
 /// What has happened.
 #[derive(Clone, Debug)]
 pub enum Happened {
@@ -83,13 +94,17 @@ pub enum Happened {
         /// The time from our last word to its first.
         after: Duration,
     },
-    /// The first advert of a router that agrees with ours in everything but the way its checksum is computed.
-    OtherChecksum {
+    /// An advert that counts, but differs from ours; said once.
+    Differs {
         /// The router.
         from: Ipv4Addr,
         /// Where it was heard.
         transport: usize,
+        /// In what.
+        what: Difference,
     },
+    /// Somebody took VIPs off an Active; they are back.
+    Restored,
     /// The kernel refused something; said once until it works again.
     Failed {
         /// What.

@@ -16,8 +16,9 @@ use super::{
     CHECK_ADDRESSES, Error, Event, Fence, Granted, Happened, Settings, Shared, Status, Witness,
     addresses::{self, Addresses, Place},
     inbox::{Inbox, Message},
-    links::Links,
+    links::{Links, News},
     pack, place,
+    vmac::VirtualMac,
     wire::{Read, Wire},
 };
 use crate::{
@@ -33,6 +34,9 @@ const PACKETS: usize = 256;
 const BREATH: Duration = Duration::from_millis(1);
 /// The pause after which VIPs that the kernel refused are tried again.
 const AGAIN: Duration = Duration::from_secs(5);
+
+/// How long frames may still come after the role went: switches and neighbours learn.
+const LINGER: Duration = Duration::from_secs(3);
 
 /// What can fail, to be told once.
 #[derive(Clone, Copy)]
@@ -73,6 +77,8 @@ pub(super) struct Thread {
     role: Role,
     gate_open: bool,
     next_beat: Instant,
+    /// When late frames are over, after this director gave up.
+    settles: Option<Instant>,
     /// The VIPs could not be put on in this turn: nobody is told that they are here.
     refused: bool,
     /// When they are tried again.
@@ -121,19 +127,25 @@ impl Thread {
             let name = &site.interface.name;
             addresses::keep_secondaries(name).map_err(Error::io(format!("set promote_secondaries on {name}")))?;
         }
-        let places = transports.iter().zip(&sites).flat_map(|(transport, site)| {
+        let mut above = Vec::with_capacity(sites.len());
+        for (transport, site) in transports.iter().zip(&sites) {
+            let make = || VirtualMac::create(&site.interface, transport.router.vrid);
+            above.push(transport.virtual_mac.then(make).transpose()?);
+        }
+        let places = transports.iter().zip(&sites).zip(&above).flat_map(|((transport, site), above)| {
             transport.vips.iter().map(|vip| Place {
                 address: vip.address,
                 prefix: vip.prefix,
                 interface: transport.interface.clone(),
-                ifindex: site.interface.index,
+                ifindex: above.as_ref().map_or(site.interface.index, |above| above.index),
+                plain: above.is_none(),
             })
         });
         let addresses = Addresses::new(places.collect()).map_err(Error::io("open an rtnetlink socket"))?;
         let notes = addresses.reconcile()?;
         let priority = election.config().priority;
-        let open = |(transport, site)| Wire::open(transport, site, priority);
-        let wires = transports.iter().zip(&sites).map(open).collect::<Result<Vec<_>, _>>()?;
+        let open = |((transport, site), above)| Wire::open(transport, site, above, priority);
+        let wires = transports.iter().zip(&sites).zip(above).map(open).collect::<Result<Vec<_>, _>>()?;
         let links = Links::open().map_err(Error::io("watch the links"))?;
         let waited = wires.iter().map(|wire| wire.socket.as_fd()).chain([links.as_fd(), inbox.as_fd()]);
         let fds = waited.map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 }).collect();
@@ -154,6 +166,7 @@ impl Thread {
             role: Role::Backup,
             gate_open: false,
             next_beat: now(),
+            settles: None,
             refused: false,
             again: None,
             heard: None,
@@ -196,7 +209,7 @@ impl Thread {
     /// When something must be done.
     fn due(&self) -> Option<Instant> {
         let beat = self.gate_open.then_some(self.next_beat);
-        [self.election.poll_timeout(), beat, self.next_witness, self.again].into_iter().flatten().min()
+        [self.election.poll_timeout(), beat, self.next_witness, self.settles, self.again].into_iter().flatten().min()
     }
 
     fn wait(&mut self, due: Option<Instant>) {
@@ -221,8 +234,8 @@ impl Thread {
         for _ in 0..PACKETS {
             match self.wires[transport].read() {
                 Ok(Read::Advert(advert)) => {
-                    if self.wires[transport].is_news(&advert) {
-                        self.tell(Happened::OtherChecksum { from: advert.source, transport }, now);
+                    while let Some(what) = self.wires[transport].news(&advert) {
+                        self.tell(Happened::Differs { from: advert.source, transport, what }, now);
                     }
                     self.heard = Some(now);
                     let heard = Heard::from(&advert);
@@ -251,17 +264,47 @@ impl Thread {
     }
 
     fn look_at_links(&mut self, now: Instant) {
-        let Self { links, wires, election, .. } = self;
-        let read = links.read(|link| {
-            for (transport, wire) in wires.iter_mut().enumerate().filter(|(_, wire)| wire.ifindex == link.ifindex) {
-                if let Some(mac) = link.mac {
-                    wire.announcer.set_mac(mac);
+        let Self { links, wires, election, addresses, .. } = self;
+        let mut lost = false;
+        let read = links.read(|news| match news {
+            News::Link(link) => {
+                for (transport, wire) in wires.iter_mut().enumerate().filter(|(_, wire)| wire.ifindex == link.ifindex) {
+                    if let Some(mac) = link.mac {
+                        wire.set_mac(mac);
+                    }
+                    election.handle(Input::Link { transport, up: link.up }, now);
                 }
-                election.handle(Input::Link { transport, up: link.up }, now);
             }
+            News::Gone(address) => lost |= addresses.is_vip(address),
         });
         self.outcome(Work::Links, read, now);
         self.act(now);
+        if lost && self.gate_open {
+            self.restore(now);
+        }
+    }
+
+    /// Somebody took a VIP off; or it is old news, of a time when this director was not Active.
+    fn restore(&mut self, now: Instant) {
+        match self.addresses.restore() {
+            Ok(false) => {}
+            Ok(true) => {
+                self.tell(Happened::Restored, now);
+                self.announce(1, now);
+            }
+            Err(error) => {
+                self.outcome(Work::Vips, Err(error), now);
+            }
+        }
+    }
+
+    fn announce(&mut self, repeat: u8, now: Instant) {
+        for _ in 0..repeat {
+            for wire in 0..self.wires.len() {
+                let announced = self.wires[wire].announcer.announce();
+                self.outcome(Work::Announce, announced, now);
+            }
+        }
     }
 
     fn read_messages(&mut self, now: Instant) {
@@ -312,20 +355,25 @@ impl Thread {
             Action::OpenArpGate => {
                 let opened = self.fence.open().map_err(io::Error::other);
                 self.gate_open = opened.is_ok();
+                self.settles = None;
                 self.next_beat = now + self.fence.every();
                 self.refused |= !self.outcome(Work::Gate, opened, now);
             }
             Action::CloseArpGate => {
-                self.gate_open = false;
+                if std::mem::take(&mut self.gate_open) {
+                    self.settles = Some(now + LINGER);
+                }
                 let closed = self.fence.close().map_err(io::Error::other);
                 self.outcome(Work::Gate, closed, now);
             }
             Action::AddVips => {
-                let added = self.addresses.add();
+                let risen = self.wires.iter().try_for_each(Wire::rise);
+                let added = risen.and_then(|()| self.addresses.add());
                 self.refused |= !self.outcome(Work::Vips, added, now);
             }
             Action::RemoveVips => {
                 let removed = self.addresses.remove();
+                let removed = removed.and_then(|()| self.wires.iter().try_for_each(Wire::sink));
                 self.outcome(Work::Vips, removed, now);
             }
             Action::SendAdvert { priority, .. } if self.refused && priority != PRIORITY_RESIGN => {}
@@ -334,14 +382,7 @@ impl Thread {
                 self.outcome(Work::Send, sent, now);
             }
             Action::GratuitousArp { .. } if self.refused => {}
-            Action::GratuitousArp { repeat } => {
-                for _ in 0..repeat {
-                    for wire in 0..self.wires.len() {
-                        let announced = self.wires[wire].announcer.announce();
-                        self.outcome(Work::Announce, announced, now);
-                    }
-                }
-            }
+            Action::GratuitousArp { repeat } => self.announce(repeat, now),
             Action::Notify { role, cause } => {
                 let was = std::mem::replace(&mut self.role, role);
                 // Who is displaced has heard the new Active already.
@@ -371,6 +412,9 @@ impl Thread {
         if let (Some(witness), true) = (&mut self.witness, self.next_witness.is_some_and(|at| at <= now)) {
             witness.send(&self.election.beat());
             self.next_witness = self.election.config().heartbeat.map(|timing| now + timing.interval);
+        }
+        if self.settles.take_if(|at| *at <= now).is_some() {
+            self.fence.settle();
         }
         if self.again.is_some_and(|at| at <= now) {
             self.again = None;

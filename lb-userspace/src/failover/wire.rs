@@ -3,12 +3,16 @@
 use std::net::Ipv4Addr;
 
 use super::{
-    Error, Transport, TransportStatus,
+    Difference, Error, Transport, TransportStatus,
     arp::Announcer,
     place::Site,
     socket::{AdvertSocket, is_whole},
+    vmac::VirtualMac,
 };
-use crate::vrrp::packet::{Advert, DecodeError, GROUP, Receiver, Sender};
+use crate::vrrp::packet::{Advert, DecodeError, GROUP, Notes, Receiver, Sender};
+
+/// Kinds of [`Difference`].
+const DIFFERENCES: usize = 3;
 
 /// Longer than any packet of ours; longer ones are cut, and then of a wrong length.
 const PACKET: usize = 2048;
@@ -35,8 +39,10 @@ pub(super) struct Wire {
     receiver: Receiver,
     destinations: Vec<Destination>,
     buffer: Box<[u8]>,
-    /// The other way to compute the checksum was told about.
-    told_checksum: bool,
+    /// The device of the virtual MAC.
+    above: Option<VirtualMac>,
+    /// The differences that were told about.
+    told: [bool; DIFFERENCES],
 }
 
 /// What a turn of reading found.
@@ -50,7 +56,12 @@ pub(super) enum Read {
 }
 
 impl Wire {
-    pub(super) fn open(transport: &Transport, site: &Site, priority: u8) -> Result<Self, Error> {
+    pub(super) fn open(
+        transport: &Transport,
+        site: &Site,
+        above: Option<VirtualMac>,
+        priority: u8,
+    ) -> Result<Self, Error> {
         let name = &transport.interface;
         let index = site.interface.index;
         let groups = [GROUP];
@@ -60,9 +71,10 @@ impl Wire {
             let sender = Sender { router: transport.router.clone(), source: site.address, peer };
             Destination { to: *to, advert: sender.encode(priority), resign: sender.encode(0), sender }
         });
-        let socket = AdvertSocket::open(index, index, !transport.unicast);
+        let socket = AdvertSocket::open(index, above.as_ref().map(|above| above.index), !transport.unicast);
         let vips = transport.vips.iter().map(|vip| vip.address).collect();
-        let announcer = Announcer::open(index, site.interface.mac, vips);
+        let (by, mac) = above.as_ref().map_or((index, site.interface.mac), |above| (above.index, above.mac));
+        let announcer = Announcer::open(by, mac, vips);
         Ok(Self {
             ifindex: index,
             socket: socket.map_err(Error::io(format!("open the VRRP sockets on {name}")))?,
@@ -79,7 +91,8 @@ impl Wire {
             },
             destinations: destinations.collect(),
             buffer: vec![0; PACKET].into(),
-            told_checksum: false,
+            above,
+            told: [false; DIFFERENCES],
         })
     }
 
@@ -115,8 +128,36 @@ impl Wire {
         result
     }
 
-    /// The first time that the peer computes its checksum in the other way.
-    pub(super) fn is_news(&mut self, advert: &Advert) -> bool {
-        advert.notes.other_checksum && !std::mem::replace(&mut self.told_checksum, true)
+    /// The interface has another link-layer address now.
+    pub(super) fn set_mac(&mut self, mac: [u8; 6]) {
+        if self.above.is_none() {
+            self.announcer.set_mac(mac);
+        }
+    }
+
+    /// The VIPs come: their device is switched on.
+    pub(super) fn rise(&self) -> std::io::Result<()> {
+        self.above.as_ref().map_or(Ok(()), VirtualMac::up)
+    }
+
+    /// The VIPs are gone: their device is switched off.
+    pub(super) fn sink(&self) -> std::io::Result<()> {
+        self.above.as_ref().map_or(Ok(()), VirtualMac::down)
+    }
+
+    /// In what an advert that counts differs from ours, if that was not told before.
+    pub(super) fn news(&mut self, advert: &Advert) -> Option<Difference> {
+        let Notes { other_addresses, other_interval, other_checksum, we_own: _ } = advert.notes;
+        let found = [
+            (Difference::Checksum, other_checksum),
+            (Difference::Addresses, other_addresses),
+            // An Active's interval is learned; only what both are configured to counts.
+            (Difference::Interval, other_interval),
+        ];
+        let new = found.into_iter().find(|(difference, there)| *there && !self.told[*difference as usize]);
+        new.map(|(difference, _)| {
+            self.told[difference as usize] = true;
+            difference
+        })
     }
 }

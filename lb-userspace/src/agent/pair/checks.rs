@@ -21,6 +21,7 @@ use tokio::{
 };
 
 use crate::{
+    agent::supervisor,
     config::{Track, Tracked},
     datapath::Datapath,
     failover::{CHECK_PACKET_PATH, CHECKS, Inputs},
@@ -202,6 +203,9 @@ async fn look(track: &Track) -> Result<(), String> {
 async fn run(path: &Path, limit: Duration) -> Result<(), String> {
     let mut command = Command::new(path);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    supervisor::VARIABLES.iter().for_each(|name| {
+        command.env_remove(name);
+    });
     let mut child = command.spawn().map_err(|error| format!("cannot run it: {error}"))?;
     match timeout(limit, child.wait()).await {
         Ok(Ok(status)) if status.success() => Ok(()),

@@ -7,7 +7,7 @@ use tracing::{info, warn};
 
 use super::{checks::Details, notify};
 use crate::{
-    failover::{Event, Happened},
+    failover::{Difference, Event, Happened},
     ha::{self, Cause, Role},
 };
 
@@ -45,14 +45,23 @@ impl Log {
             Happened::TakenOver { by, transport, after } => {
                 info!(%by, on = config.transport(*transport), ?after, "another director has taken over");
             }
-            Happened::OtherChecksum { from, transport } => warn!(
-                %from,
-                on = config.transport(*transport),
-                "the peer computes the checksum of its adverts in the other way; if it does not hear this director, set \
-                 `checksum` of [vrrp]"
-            ),
+            Happened::Differs { from, transport, what } => {
+                warn!(%from, on = config.transport(*transport), "{}", difference(*what));
+            }
+            Happened::Restored => warn!("somebody took VIPs off this director: they are back"),
             Happened::Failed { what, error } => warn!(error, "cannot {what}"),
         }
+    }
+}
+
+const fn difference(what: Difference) -> &'static str {
+    match what {
+        Difference::Checksum => {
+            "the peer computes the checksum of its adverts in the other way; if it does not hear this director, set \
+             `checksum` of [vrrp]"
+        }
+        Difference::Addresses => "the peer's adverts list other VIPs: both directors need the same [[vip]]s",
+        Difference::Interval => "the peer's adverts come in another interval: both directors need the same `advert`",
     }
 }
 

@@ -26,7 +26,7 @@ use crate::{
     config::{Config, Director},
     datapath::Datapath,
     failover::{Event, Failover, Status},
-    ha,
+    ha::{self, PeerRole, Role},
 };
 
 use checks::Details;
@@ -94,6 +94,30 @@ impl Pair {
     /// What the running election knows.
     pub(super) fn status(&self) -> Option<Status> {
         self.failover.status()
+    }
+
+    /// This director holds the VIPs.
+    pub(super) fn is_active(&self) -> bool {
+        self.failover.beat().role == PeerRole::Active
+    }
+
+    /// What this director is, for one who only glances.
+    pub(super) fn role_name(&self) -> &'static str {
+        match self.failover.beat().role {
+            PeerRole::Active => Role::Active.name(),
+            PeerRole::Backup | PeerRole::Leaving => Role::Backup.name(),
+            PeerRole::Fault => Role::Fault.name(),
+        }
+    }
+
+    /// Turns of the timer thread: it lives as long as they go up.
+    pub(super) fn turns(&self) -> u64 {
+        self.failover.turns()
+    }
+
+    /// The timer thread has ended without being told to.
+    pub(super) fn is_dead(&self) -> bool {
+        self.failover.is_dead()
     }
 
     /// Gives up all VIPs, tells the peer, and ends everything.

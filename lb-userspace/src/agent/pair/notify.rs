@@ -7,6 +7,8 @@ use serde::Serialize;
 use tokio::{io::AsyncWriteExt, process::Command, sync::mpsc, task::JoinHandle, time::timeout};
 use tracing::{info, warn};
 
+use crate::agent::supervisor;
+
 /// The longest run.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Changes that may wait for a slow hook; further ones are not told.
@@ -66,6 +68,9 @@ async fn run(program: &PathBuf, change: &Change) -> Result<(), String> {
     line.push(b'\n');
     let mut command = Command::new(program);
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    supervisor::VARIABLES.iter().for_each(|name| {
+        command.env_remove(name);
+    });
     let mut child = command.spawn().map_err(|error| format!("cannot run it: {error}"))?;
     if let Some(mut stdin) = child.stdin.take() {
         // A hook that does not read has its reasons.

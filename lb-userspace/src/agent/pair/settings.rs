@@ -7,7 +7,7 @@ use lb_common::{addr::Ipv4, control::ArpGate};
 use crate::{
     config::{Config, Director, Tracked, Vrrp},
     datapath::Datapath,
-    failover::{CHECKS, Fence, Settings, Transport, Vip},
+    failover::{CHECKS, Fence, Settings, Transport, Vip, virtual_mac},
     ha::{self, ArpSchedule, Mode},
     vrrp::packet::VirtualRouter,
 };
@@ -75,6 +75,7 @@ fn transports(config: &Config, vrrp: &Vrrp, director: &Director) -> Vec<Transpor
             address: director.addresses.get(&vip.interface).copied(),
             peers: if vrrp.unicast { peers.collect() } else { Vec::new() },
             unicast: vrrp.unicast,
+            virtual_mac: vrrp.virtual_mac,
         });
     }
     transports
@@ -84,6 +85,8 @@ fn transports(config: &Config, vrrp: &Vrrp, director: &Director) -> Vec<Transpor
 pub(super) struct Gate {
     datapath: Arc<Datapath>,
     vips: Vec<Ipv4>,
+    /// Interfaces with a virtual MAC, by index.
+    macs: Vec<(u32, [u8; 6])>,
     stale: Duration,
 }
 
@@ -98,7 +101,14 @@ impl Gate {
     /// have passed, and half of one if it has a heartbeat besides.
     pub(super) fn new(datapath: Arc<Datapath>, vrrp: &Vrrp) -> Self {
         let vips = vrrp.vips.iter().map(|vip| vip.address.into()).collect();
-        Self { datapath, vips, stale: vrrp.advert.duration().clamp(STALE.0, STALE.1) }
+        let with_mac = vrrp.vips.iter().filter(|_| vrrp.virtual_mac);
+        let macs = with_mac.filter_map(|vip| {
+            let interfaces = &datapath.report().interfaces;
+            let interface = interfaces.iter().find(|interface| interface.name == vip.interface)?;
+            Some((interface.ifindex, virtual_mac(vip.vrid)))
+        });
+        let macs = macs.collect();
+        Self { datapath, vips, macs, stale: vrrp.advert.duration().clamp(STALE.0, STALE.1) }
     }
 
     fn set(&self, gate: ArpGate) -> Result<(), String> {
@@ -108,6 +118,7 @@ impl Gate {
 
 impl Fence for Gate {
     fn open(&self) -> Result<(), String> {
+        self.datapath.set_virtual_macs(&self.macs).map_err(|error| error.to_string())?;
         self.set(ArpGate::Open)
     }
 
@@ -117,6 +128,12 @@ impl Fence for Gate {
 
     fn beat(&self) -> Result<(), String> {
         self.datapath.heartbeat().map_err(|error| error.to_string())
+    }
+
+    fn settle(&self) {
+        if let Err(error) = self.datapath.set_virtual_macs(&[]) {
+            tracing::warn!(%error, "frames for the virtual MAC are still translated here");
+        }
     }
 
     fn every(&self) -> Duration {

@@ -48,7 +48,7 @@ pub(super) struct VrrpDraft {
     pub(super) preempt: bool,
     pub(super) preempt_delay: Option<Spanned<Duration>>,
     strict: bool,
-    virtual_mac: bool,
+    pub(super) virtual_mac: bool,
     pub(super) unicast: Option<Spanned<bool>>,
     notify: Option<PathBuf>,
 }
@@ -58,7 +58,7 @@ pub(super) struct VipDraft {
     pub(super) header: Range<usize>,
     pub(super) address: Option<Spanned<(Ipv4Addr, u8)>>,
     pub(super) interface: Option<Spanned<String>>,
-    vrid: Option<u8>,
+    pub(super) vrid: Option<u8>,
 }
 
 /// A `[[track]]`.

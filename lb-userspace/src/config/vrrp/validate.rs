@@ -41,6 +41,7 @@ pub(in super::super) fn validate(
     version(vrrp, sink);
     vips(draft, interfaces, services, sink);
     peers(draft, vrrp, sink);
+    virtual_macs(draft, vrrp, sink);
 }
 
 /// What the chosen version has and has not.
@@ -133,6 +134,30 @@ fn peers(draft: &Draft, vrrp: &VrrpDraft, sink: &mut Sink) {
                 let help = format!("add it: `addresses = {{ {interface} = \"…\" }}`, its own address there");
                 sink.report(Code::NoPeerAddress, director.header.clone(), message, help);
                 sink.note("unicast is asked for", unicast.span());
+            }
+        }
+    }
+}
+
+/// The packet path takes frames for one address per interface beside its own.
+fn virtual_macs(draft: &Draft, vrrp: &VrrpDraft, sink: &mut Sink) {
+    if !vrrp.virtual_mac {
+        return;
+    }
+    let mut seen: HashMap<&str, (u8, Range<usize>)> = HashMap::new();
+    for vip in &draft.vips {
+        let (Some(interface), Some(vrid)) = (&vip.interface, vip.vrid) else { continue };
+        match seen.get(interface.get_ref().as_str()) {
+            Some((first, at)) if *first != vrid => {
+                let message = format!("a second VRID on {} with virtual MACs", interface.get_ref());
+                let help =
+                    format!("give all VIPs of an interface one VRID, like {first}, or set `virtual_mac = false`");
+                sink.report(Code::SecondVirtualMac, interface.span(), message, help);
+                sink.note("the first VIP of the interface is given", at.clone());
+            }
+            Some(_) => {}
+            None => {
+                seen.insert(interface.get_ref(), (vrid, interface.span()));
             }
         }
     }
