@@ -1,12 +1,12 @@
 //! The settings of `[vrrp]` at work: what is tracked and who is told, a firewall in the way, unicast, virtual MACs.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lb_tests::lab::{AgentOptions, Director, Frame, Lab, LabOptions, Tap, addr, wait_for};
+use lb_tests::lab::{AgentOptions, Director, EchoServer, EchoSession, Frame, Lab, LabOptions, Tap, addr, wait_for};
 use lb_userspace::control::protocol::{Status, VrrpView};
 use lb_userspace::vrrp::{
     Version,
@@ -188,6 +188,8 @@ fn a_virtual_mac_moves_with_the_vips_and_connections_to_it_go_on() {
     start(&lab, "virtual_mac = true");
     let (first, second) = one_active(&lab);
     let client = lab.client().host();
+    let server = &lab.servers()[0];
+    let _echo = EchoServer::start(server.host(), SocketAddrV4::new(server.address(), addr::MYSQL_PORT)).unwrap();
     let reaches = |who: &Director| {
         let vip = addr::VIP.to_string();
         client.check(&["ping", "-c", "1", "-W", "2", &vip]).unwrap_or_else(|error| panic!("{error:#}"));
@@ -196,6 +198,8 @@ fn a_virtual_mac_moves_with_the_vips_and_connections_to_it_go_on() {
         let table = lab.switch().check(&["bridge", "fdb", "show", "br", "br-client"]).unwrap();
         let port = format!("00:00:5e:00:01:34 dev {}-ext0", who.host().name());
         assert!(table.contains(&port), "{port} is not in\n{table}");
+        // Through the packet path, there and back: the server's gateway has a virtual MAC, too.
+        client.enter(|| EchoSession::open(addr::SERVICE, 1, LIMIT)).unwrap();
     };
     reaches(first);
     first.kill_agent().unwrap();
