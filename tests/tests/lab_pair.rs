@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lb_tests::checks::{Daemon, Pair};
 use lb_tests::lab::{Adverts, Knocks, Segment, VrrpOptions, addr, now, wait_for};
-use lb_userspace::control::protocol::Status;
+use lb_userspace::control::protocol::{FailoverAnswer, Status};
 use nix::sys::signal::Signal;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -65,12 +65,11 @@ fn the_role_moves_by_hand_over_death_and_frost_and_one_director_answers_arp() {
     assert_eq!([role(&pair, 0), role(&pair, 1)], ["Backup", "Active"]);
 
     let asked = now();
-    pair.stop(1).unwrap();
+    let answer: FailoverAnswer = d2.ctl(&["failover"]).unwrap();
     pair.gets(0).unwrap();
     let calm_again = knocks.wait_for_calm(CALM, LIMIT).unwrap();
-    pair.restart(1).unwrap();
     pair.nothing_moves().unwrap();
-    assert_eq!([role(&pair, 0), role(&pair, 1)], ["Active", "Backup"]);
+    assert_eq!((answer.steps.len(), [role(&pair, 0), role(&pair, 1)]), (1, ["Active".to_owned(), "Backup".to_owned()]));
 
     let killed = now();
     d1.kill_agent().unwrap();
@@ -83,7 +82,7 @@ fn the_role_moves_by_hand_over_death_and_frost_and_one_director_answers_arp() {
     }
     let knocks = knocks.stop().unwrap();
     println!(
-        "without an answer: SIGTERM {:?}, SIGTERM back {:?}, kill -9 {:?}",
+        "without an answer: SIGTERM {:?}, lbctl failover {:?}, kill -9 {:?}",
         knocks.between(stopped, calm).gap(stopped),
         knocks.between(asked, calm_again).gap(asked),
         knocks.gap(killed)

@@ -4,6 +4,7 @@
 //! `lb_tests::checks`; `screen` prints, `report` is what `--json` writes.
 
 mod acts;
+mod pair;
 mod report;
 mod screen;
 
@@ -33,7 +34,7 @@ pub(crate) struct Args {
     /// Checksum offload of the senders; if not given, one after the other
     #[arg(long, value_enum)]
     offload: Option<Switch>,
-    /// Host firewall of the director with policy drop from beginning to end, not for one act only
+    /// Host firewall of d1 with policy drop from beginning to end, not for one act only
     #[arg(long)]
     firewall: bool,
     /// Weights of the backends to begin with; there is a MariaDB server for each
@@ -85,7 +86,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         // With equal weights it is round robin, and weights can be changed while it runs.
         scheduler: "wrr".to_owned(),
         weights: args.weights.clone(),
-        directors: 1,
+        directors: 2,
     };
     let mut report = Report::new(&mode, &setting);
     let screen = Screen::new();
@@ -108,7 +109,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 fn ready(args: &Args, screen: &Screen) -> Result<()> {
     let used = args.weights.iter().filter(|weight| **weight > 0).count();
     ensure!((2..=16).contains(&args.weights.len()) && used > 0, "--weights takes 2 to 16 weights, such as 2,1");
-    screen.title("Real MySQL through one director");
+    screen.title("Real MySQL through a pair of directors");
     if let Some(reason) = host::Privileges::read()?.lacks() {
         bail!("the demo makes network namespaces and loads eBPF programs, and this is {reason}: run it as root");
     }
@@ -152,19 +153,25 @@ fn play(args: &Args, setting: &Setting, lab: &Lab, screen: &Screen, report: &mut
     stage.heading("The host firewall of the director");
     stage.firewall().context("host firewall")?;
     stage.heading("What the operator sees");
-    stage.operator().context("lbctl")
+    stage.operator().context("lbctl")?;
+    stage.heading("The pair: hand-over, crash, return");
+    stage.pair().context("the pair")
 }
 
 /// What a person needs to find out why.
 fn explain(lab: &Lab, setting: &Setting, screen: &Screen, error: &anyhow::Error) {
     screen.heading("It failed");
     screen.text(&format!("{error:#}"));
-    let log = lab.d1().agent_log().unwrap_or_default();
-    let lines: Vec<_> = log.lines().collect();
-    screen.command("the end of the agent's log", &lines[lines.len().saturating_sub(LOG_TAIL)..].join("\n"));
-    for verb in ["status", "drops"] {
-        let shown = lab.d1().ctl_text(&[verb]).unwrap_or_else(|error| format!("{error:#}"));
-        screen.command(&format!("lbctl {verb}"), &shown);
+    for director in lab.directors() {
+        let name = director.host().name();
+        let log = director.agent_log().unwrap_or_default();
+        let lines: Vec<_> = log.lines().collect();
+        let end = lines[lines.len().saturating_sub(LOG_TAIL)..].join("\n");
+        screen.command(&format!("the end of the agent's log on {name}"), &end);
+        for verb in ["status", "drops"] {
+            let shown = director.ctl_text(&[verb]).unwrap_or_else(|error| format!("{error:#}"));
+            screen.command(&format!("lbctl {verb} on {name}"), &shown);
+        }
     }
     screen.line("");
     screen.text(&format!(

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Subcommand, ValueEnum};
-use lb_tests::lab::{AgentOptions, Host, Lab, LabOptions, Offload, addr, agent_socket, binary, cleanup, now};
+use lb_tests::checks::Setting;
+use lb_tests::lab::{Host, Lab, LabOptions, Offload, addr, agent_socket, binary, cleanup, now};
 
 /// The lab that is meant when none is named.
 const DEFAULT: &str = "lab";
@@ -36,8 +37,8 @@ struct Up {
     /// Clients: client, client2, …
     #[arg(long, default_value_t = 1)]
     clients: usize,
-    /// Directors: d1, d2
-    #[arg(long, default_value_t = 1)]
+    /// Directors: d1, d2; two elect one of them
+    #[arg(long, default_value_t = 2)]
     directors: usize,
     /// MySQL servers: rs1, rs2, …
     #[arg(long, default_value_t = 2)]
@@ -48,7 +49,7 @@ struct Up {
     /// Hook of the agent: auto, xdp, xdp-generic, tc
     #[arg(long, default_value = "auto")]
     mode: String,
-    /// Leave the director without an agent; it routes then
+    /// Leave the directors without an agent; d1 routes then
     #[arg(long)]
     no_agent: bool,
 }
@@ -104,10 +105,14 @@ fn start(up: &Up) -> Result<()> {
     let lab = options.up()?;
     let agent = match lab.directors().first() {
         Some(d1) => {
-            lab.take_vips(d1)?;
             let agent = if up.no_agent { Err(anyhow::anyhow!("as you wished")) } else { binary("lb-agent") };
+            let weights = vec![1; up.servers];
+            let setting = Setting { mode: up.mode.clone(), directors: up.directors, weights, ..Setting::default() };
+            if agent.is_err() || up.directors == 1 {
+                lab.take_vips(d1)?;
+            }
             match &agent {
-                Ok(_) => d1.start_agent(&AgentOptions { mode: up.mode.clone(), ..lab.agent_options() })?,
+                Ok(_) => setting.start(&lab)?,
                 Err(_) => d1.enable_forwarding()?,
             }
             Some(agent)
@@ -132,7 +137,7 @@ fn describe(lab: &Lab, name: &str, seconds: f64, agent: Option<&Result<std::path
             .into_iter()
             .filter_map(|segment| Some(director.address(segment)?.to_string()))
             .collect();
-        let vips = format!("; holds the VIPs {} and {}", addr::VIP, addr::INTERNAL_VIP);
+        let vips = format!("; the VIPs {} and {} begin here", addr::VIP, addr::INTERNAL_VIP);
         row(director.host(), format!("{}  director{}", addresses.join(" "), if index == 0 { &vips } else { "" }));
     }
     for server in lab.servers() {
@@ -143,10 +148,13 @@ fn describe(lab: &Lab, name: &str, seconds: f64, agent: Option<&Result<std::path
     let through = |host: &str| format!("  {exec} client {}\n", login.replace("{}", host));
     match agent {
         Some(Ok(_)) => {
-            text.push_str("\nAn agent runs on d1. Through the VIP, and past it:\n\n");
+            text.push_str("\nAgents run. Through the VIP, and past it:\n\n");
             text.push_str(&through(&addr::VIP.to_string()));
             lab.servers().first().inspect(|server| text.push_str(&through(&server.address().to_string())));
             text.push_str(&format!("  {exec} d1 lbctl status\n"));
+            if lab.directors().len() > 1 {
+                text.push_str(&format!("  {exec} d1 lbctl failover\n"));
+            }
         }
         Some(Err(why)) => {
             text.push_str(&format!(

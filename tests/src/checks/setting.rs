@@ -1,9 +1,14 @@
-//! The setting of a check: the classic setup with an agent on d1 that holds the VIPs.
+//! The setting of a check: the classic setup with an agent on d1 that holds the VIPs, alone or elected.
+
+use std::time::Duration;
 
 use anyhow::Result;
 
 use super::spread::Share;
-use crate::lab::{AgentOptions, Lab, LabOptions, Offload};
+use crate::lab::{AgentOptions, Lab, LabOptions, Offload, VipWatch, VrrpOptions};
+
+/// For an election, on a busy machine.
+const ELECTED: Duration = Duration::from_secs(20);
 
 /// How the lab is to be built and the agent to be run.
 #[derive(Clone, Debug)]
@@ -18,7 +23,7 @@ pub struct Setting {
     pub scheduler: String,
     /// Weights of the backends, in the order of [`Lab::servers`]; there is a server for each.
     pub weights: Vec<u16>,
-    /// Directors; the agent runs on the first.
+    /// Directors. A single one is given the VIPs; two elect one of them, and d1 is started first.
     pub directors: usize,
 }
 
@@ -41,7 +46,7 @@ impl Setting {
         Self { mode: mode.to_owned(), offload, ..Self::default() }
     }
 
-    /// Builds the lab, puts the VIPs on d1 and the firewall up if it is wanted. No agent runs yet.
+    /// Builds the lab, puts the VIPs on d1 if it is alone, and the firewall up if it is wanted. No agent runs yet.
     ///
     /// # Errors
     /// As [`LabOptions::up`].
@@ -53,7 +58,9 @@ impl Setting {
             ..LabOptions::default()
         };
         let lab = options.up()?;
-        lab.take_vips(lab.d1())?;
+        if self.directors == 1 {
+            lab.take_vips(lab.d1())?;
+        }
         if self.firewall {
             lab.d1().firewall_default_drop()?;
         }
@@ -62,16 +69,30 @@ impl Setting {
 
     /// What the agent is told.
     pub fn agent(&self, lab: &Lab) -> AgentOptions {
-        lab.agent_options().mode(&self.mode).weights(&self.scheduler, &self.weights)
+        let alone = lab.agent_options().mode(&self.mode).weights(&self.scheduler, &self.weights);
+        if self.directors == 1 { alone } else { alone.vrrp(&VrrpOptions::fast()) }
     }
 
-    /// Builds the lab and starts the agent.
+    /// Starts the agents, d1's first; it holds the VIPs then.
     ///
     /// # Errors
-    /// As [`LabOptions::up`], and when the agent does not start.
+    /// When one does not start, or d1 does not become Active.
+    pub fn start(&self, lab: &Lab) -> Result<()> {
+        let watch = VipWatch::start(lab)?;
+        for director in lab.directors() {
+            director.start_agent(&self.agent(lab))?;
+            watch.wait_for(0, ELECTED)?;
+        }
+        Ok(())
+    }
+
+    /// Builds the lab and starts the agents.
+    ///
+    /// # Errors
+    /// As [`LabOptions::up`] and [`Setting::start`].
     pub fn up(&self) -> Result<Lab> {
         let lab = self.lab()?;
-        lab.d1().start_agent(&self.agent(&lab))?;
+        self.start(&lab)?;
         Ok(lab)
     }
 

@@ -26,11 +26,11 @@ const SHOWN: usize = 6;
 
 /// A lab with an agent, and where the acts print and note.
 pub(super) struct Stage<'a> {
-    lab: &'a Lab,
+    pub(super) lab: &'a Lab,
     setting: &'a Setting,
     connections: u64,
-    screen: &'a Screen,
-    report: &'a mut Report,
+    pub(super) screen: &'a Screen,
+    pub(super) report: &'a mut Report,
 }
 
 impl<'a> Stage<'a> {
@@ -53,7 +53,7 @@ impl<'a> Stage<'a> {
         let lab = self.lab;
         let servers: Vec<_> = lab.servers().iter().map(|server| server.address().to_string()).collect();
         let text = format!(
-            "client {} -> VIP {} on d1 -> MariaDB {}\nThe servers' default gateway is {} on d1.",
+            "client {} -> VIP {} on the Active of d1 and d2 -> MariaDB {}\nThe servers' default gateway is {}, on the same director.",
             lab.client().address(),
             addr::SERVICE,
             servers.join(", "),
@@ -68,16 +68,16 @@ impl<'a> Stage<'a> {
     /// The agent starts and tells where the packet path runs.
     pub(super) fn agent(&mut self) -> Result<()> {
         let d1 = self.lab.d1();
-        self.screen.doing("agent", "loads the packet path");
-        d1.start_agent(&self.setting.agent(self.lab))?;
+        self.screen.doing("agents", "load the packet path and elect one of them");
+        self.setting.start(self.lab)?;
         let status: Status = d1.ctl(&["status"])?;
         let first = status.interfaces.first().context("the agent runs on no interface")?;
         self.report.mode = first.mode.to_string();
-        let mut text = format!("lb-agent {} on d1, pid {}", status.agent_version, status.pid);
+        let mut text = format!("lb-agent {} on d1 and d2; d1 is Active", status.agent_version);
         for interface in &status.interfaces {
             let _ = write!(text, "\n{}: {}, because {}", interface.name, interface.mode, interface.why);
         }
-        self.screen.fact("agent", &text);
+        self.screen.fact("agents", &text);
         Ok(())
     }
 

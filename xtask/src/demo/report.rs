@@ -42,7 +42,9 @@ pub(crate) struct Report {
     /// After the change of weights at run time.
     pub(crate) weights: Option<Weights>,
     pub(crate) firewall: Option<Firewall>,
-    /// Packets that the packet path dropped, by reason; only what happened.
+    /// What became of the pair, in order.
+    pub(crate) failovers: Vec<Failover>,
+    /// Packets that the packet path dropped before any failover, by reason; only what happened.
     pub(crate) drops: BTreeMap<String, u64>,
     /// From the start of the command, the build included.
     seconds: f64,
@@ -83,6 +85,21 @@ pub(crate) struct Weights {
     pub(crate) weights: BTreeMap<Ipv4Addr, u16>,
     pub(crate) connections: u64,
     pub(crate) by_backend: BTreeMap<Ipv4Addr, u64>,
+}
+
+/// The role moved, or did not where it must not.
+#[derive(Debug, Serialize)]
+pub(crate) struct Failover {
+    /// `hand-over`, `crash` or `return`.
+    pub(crate) event: &'static str,
+    /// Who is Active afterwards.
+    pub(crate) active: String,
+    /// The longest time without an answer to a new connection, of which one is tried every millisecond.
+    pub(crate) gap_ms: f64,
+    /// From the event to both VIPs on the other director; none when nothing moved.
+    pub(crate) vips_ms: Option<f64>,
+    /// MySQL connections made afterwards, none of which failed.
+    pub(crate) connections: u64,
 }
 
 /// What the host firewall had to do with it.
