@@ -73,6 +73,11 @@ impl Default for Control {
 }
 
 impl Control {
+    /// Makes every cached next hop be looked up again.
+    pub fn new_hops(&mut self) {
+        self.hop_gen = self.hop_gen.wrapping_add(1).max(1);
+    }
+
     /// Lets packets from and to `addr:port` through the filter. For every service and every backend, the removed ones
     /// that still have conns among them.
     pub fn admit(&mut self, addr: Ipv4, port: u16) {

@@ -5,6 +5,7 @@
 //! their own, so that a SYN flood can neither evict nor block an established one.
 
 use lb_common::{
+    backend::BackendState,
     conn::{Conn, Direction, FlowKey, Origin, once},
     control::Control,
     counter::Counter,
@@ -112,8 +113,8 @@ fn step(packet: &Tcp, control: &Control, conn: &Conn, other: &Conn) -> Step {
         return Step::Forward;
     }
     if packet.flags & SYN_ACK == flag::SYN {
-        // The same SYN again, or another attempt on the same port.
-        if packet.seq_end() == conn.seq && other.seen & flag::RST == 0 {
+        // The same SYN again, or another attempt on the same port. A backend that has died meanwhile gets neither.
+        if packet.seq_end() == conn.seq && other.seen & flag::RST == 0 && !is_down(conn.backend) {
             count::one(Counter::SynAgain);
             return Step::Forward;
         }
@@ -123,6 +124,11 @@ fn step(packet: &Tcp, control: &Control, conn: &Conn, other: &Conn) -> Step {
         return Step::Complete;
     }
     Step::Refuse
+}
+
+#[inline(always)]
+fn is_down(backend: u16) -> bool {
+    BACKENDS.get(u32::from(backend)).is_some_and(|backend| matches!(backend.state, BackendState::Down))
 }
 
 /// Moves a conn from the half-open to the established table.

@@ -1,18 +1,18 @@
 //! The removal of conns that the agent found expired. See [`lb_common::retire`].
 
-use core::mem::MaybeUninit;
+use core::mem::{MaybeUninit, offset_of};
 
 use aya_ebpf::programs::XdpContext;
 use lb_common::{
     MapType as _,
     conn::{Conn, Direction, FlowKey},
-    retire::{BATCH, Request},
+    retire::{BATCH, Outcome, Request},
     word,
 };
 
-use crate::{load, maps::CONNS};
+use crate::{atomic, load, maps::CONNS};
 
-/// Handles the requests that lie in the frame and returns how many conns it removed.
+/// Handles the requests that lie in the frame, writes their outcomes over them, and returns how many conns it removed.
 #[inline(always)]
 pub(crate) fn batch(ctx: &XdpContext) -> u32 {
     let mut removed = 0;
@@ -22,7 +22,7 @@ pub(crate) fn batch(ctx: &XdpContext) -> u32 {
             break;
         }
         // SAFETY: the bound was checked.
-        removed += u32::from(unsafe { one(at as *const u8) });
+        removed += u32::from(unsafe { one(at as *mut u8) });
     }
     removed
 }
@@ -31,7 +31,7 @@ pub(crate) fn batch(ctx: &XdpContext) -> u32 {
 ///
 /// A request lies at `at`.
 #[inline(always)]
-unsafe fn one(at: *const u8) -> bool {
+unsafe fn one(at: *mut u8) -> bool {
     let mut key = MaybeUninit::<FlowKey>::uninit();
     for word in 0..FlowKey::SIZE / 4 {
         // SAFETY: within both.
@@ -42,6 +42,10 @@ unsafe fn one(at: *const u8) -> bool {
     // SAFETY: within the request.
     let (own_seen, other_seen): (u32, u32) =
         unsafe { (word::load(at.add(FlowKey::SIZE)), word::load(at.add(FlowKey::SIZE + 4))) };
+    for word in 0..Outcome::SIZE / 4 {
+        // SAFETY: as long as the request. Volatile, or it becomes a call to memset.
+        unsafe { at.cast::<u32>().add(word).write_volatile(0) };
+    }
     let Some(own) = CONNS.get_ptr_mut(key) else { return false };
     // SAFETY: an element is only read here; the key of the other entry is taken before anything is removed.
     let (last_seen, other_key, dir) = unsafe { ((*own).last_seen, (*own).other_key(), (*own).dir) };
@@ -54,14 +58,25 @@ unsafe fn one(at: *const u8) -> bool {
         if unsafe { (*other).last_seen } != other_seen {
             return false;
         }
+        let reverse = if matches!(dir, Direction::Forward) { other } else { own };
         if matches!(dir, Direction::Reverse) {
             forward = other;
         }
+        // SAFETY: both are elements, which are only read; the outcome's fields lie within the request.
+        unsafe {
+            word::store(at.add(offset_of!(Outcome, forward_ack)), (*forward).ack);
+            word::store(at.add(offset_of!(Outcome, forward_seq)), (*forward).seq);
+            word::store(at.add(offset_of!(Outcome, reverse_ack)), (*reverse).ack);
+            word::store(at.add(offset_of!(Outcome, reverse_seq)), (*reverse).seq);
+        }
     }
+    let forward = atomic::opaque(forward);
     if !forward.is_null() {
         // SAFETY: the forward entry of this conn.
         unsafe { load::uncount(forward) };
     }
     let _ = (CONNS.remove(key), CONNS.remove(&other_key));
+    // SAFETY: the first word of the outcome.
+    unsafe { word::store(at, 1_u32) };
     true
 }

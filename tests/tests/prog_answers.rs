@@ -106,6 +106,12 @@ fn conns_of_a_backend_that_is_down_are_reset_from_both_sides() {
         answered("the client's ACK is answered", Port::Ext, &flow.client_ack()),
         answered("the backend's packet is answered", Port::Int, &answer),
         ends("a blind RST is not answered with a RST", &flow.client().rst().seq(7)).counts(&[Counter::BlindRst]),
+        case("a SYN sent again to a dead backend opens a conn to another one")
+            .at(&Site::mysql().state(&format!("{SERVER2}:3306"), BackendState::Down, OnDown::Keep))
+            .given(&[&Flow::mysql("10.80.1.1:40000", SERVER2)])
+            .translates(&self::flow(), &self::flow().client_syn())
+            .counts(&[Counter::Opened, HopLookup])
+            .leaves(&[&self::flow()]),
         keeps("conns that shall stay go on", &down(OnDown::Keep)),
         keeps("a draining backend's conns go on", &Site::mysql().state(&backend, BackendState::Draining, OnDown::Rst)),
         keeps("a removed backend's conns go on", &Site::mysql().state(&backend, BackendState::Removed, OnDown::Rst)),

@@ -14,7 +14,7 @@ use lb_common::{
     control::ArpGate,
     counter::Counter,
     event::EventKind,
-    retire::Request,
+    retire::{BATCH, Outcome, Request},
     tcp::{State, flag},
 };
 use lb_tests::world::{BACKEND, CLIENT, VIP, World, conn, object, run, service, world};
@@ -93,11 +93,58 @@ fn a_packet_after_the_scan_saves_its_conn() {
         let request = Request { key: forward.0, forward_seen: forward.1.last_seen, reverse_seen: reverse.1.last_seen };
         let newer = Conn { last_seen: reverse.1.last_seen + 1, ..reverse.1 };
         datapath.tables().conns.insert(&reverse.0, &newer).unwrap();
-        assert_eq!(datapath.retire(&[request]).unwrap(), 0);
+        assert_eq!(datapath.retire(&[request]).unwrap(), [Outcome::default()]);
         assert!(datapath.tables().conns.get(&forward.0).unwrap().is_some());
         datapath.tables().conns.insert(&reverse.0, &reverse.1).unwrap();
-        assert_eq!(datapath.retire(&[request]).unwrap(), 1);
+        let outcome = Outcome {
+            removed: 1,
+            forward_ack: forward.1.ack,
+            forward_seq: forward.1.seq,
+            reverse_ack: reverse.1.ack,
+            reverse_seq: reverse.1.seq,
+            reserved: 0,
+        };
+        assert_eq!(datapath.retire(&[request]).unwrap(), [outcome], "and where both ends stand");
         assert_eq!(datapath.tables().conns.get(&reverse.0).unwrap(), None);
+        assert_eq!(datapath.retire(&[request]).unwrap(), [Outcome::default()], "it is gone");
+    });
+}
+
+#[test]
+fn a_full_batch_comes_back_with_an_outcome_for_each() {
+    world(|world| {
+        let datapath = world.open(&[("va", Mode::Tc)]).unwrap();
+        let numbered = |port: u16| {
+            let [mut forward, mut reverse] = aged(&datapath, port, 11, RESET);
+            (forward.1.seq, forward.1.ack) = (port.into(), 10_000 + u32::from(port));
+            (reverse.1.seq, reverse.1.ack) = (20_000 + u32::from(port), 30_000 + u32::from(port));
+            [forward, reverse]
+        };
+        let all: Vec<_> = (1..=BATCH as u16).map(numbered).collect();
+        datapath.tables().conns.insert_many(&all.concat()).unwrap();
+        // Named by either entry, and every third not at all as it is now.
+        let requests: Vec<Request> = all
+            .iter()
+            .enumerate()
+            .map(|(at, [forward, reverse])| {
+                let (own, other) = if at % 2 == 0 { (forward, reverse) } else { (reverse, forward) };
+                let stale = u32::from(at % 3 == 0);
+                Request { key: own.0, forward_seen: own.1.last_seen + stale, reverse_seen: other.1.last_seen }
+            })
+            .collect();
+        for (at, outcome) in datapath.retire(&requests).unwrap().iter().enumerate() {
+            let port = 1 + at as u32;
+            let removed = Outcome {
+                removed: 1,
+                forward_ack: 10_000 + port,
+                forward_seq: port,
+                reverse_ack: 30_000 + port,
+                reverse_seq: 20_000 + port,
+                reserved: 0,
+            };
+            assert_eq!(*outcome, if at % 3 == 0 { Outcome::default() } else { removed }, "conn {at}");
+        }
+        assert!(datapath.retire(&[requests[0]; BATCH + 1]).is_err(), "one too many");
     });
 }
 

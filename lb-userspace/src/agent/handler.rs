@@ -146,7 +146,9 @@ impl State {
             _ => {
                 let mut sweep = Sweep::new(self.datapath(), &self.config().timeouts)?;
                 loop {
-                    if let Some(summary) = sweep.step(self.datapath())? {
+                    let summary = sweep.step(self.datapath())?;
+                    self.reset_expired(&sweep.take_ended());
+                    if let Some(summary) = summary {
                         return Ok(Arc::new(summary));
                     }
                 }

@@ -7,6 +7,7 @@ mod desired;
 mod handler;
 mod overrides;
 mod pair;
+mod resets;
 mod state;
 mod supervisor;
 mod upkeep;

@@ -14,6 +14,7 @@ use super::{
     desired,
     overrides::{self, Change, Overrides},
     pair::Pair,
+    resets::Resets,
 };
 use crate::{
     config::Config,
@@ -27,6 +28,7 @@ pub(super) struct State {
     config: Config,
     datapath: Arc<Datapath>,
     pair: OnceLock<Pair>,
+    resets: Resets,
     started: Instant,
     changing: Mutex<Changing>,
     swept: Mutex<Option<Arc<Summary>>>,
@@ -47,6 +49,7 @@ impl State {
             config,
             datapath: Arc::new(datapath),
             pair: OnceLock::new(),
+            resets: Resets::open(),
             #[expect(clippy::disallowed_methods, reason = "the agent's uptime; no protocol depends on it")]
             started: Instant::now(),
             changing: Mutex::new(Changing { overrides, ids: Ids::default() }),
@@ -75,6 +78,10 @@ impl State {
     pub(super) fn set_pair(&self, pair: Pair) {
         // It starts once.
         let _ = self.pair.set(pair);
+    }
+
+    pub(super) const fn resets(&self) -> &Resets {
+        &self.resets
     }
 
     pub(super) fn uptime_seconds(&self) -> u64 {

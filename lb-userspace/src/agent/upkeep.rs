@@ -107,7 +107,9 @@ async fn sweep_once(state: &Arc<State>) -> Result<Duration> {
         let (back, done, took) = spawn_blocking(move || {
             let began = time::Instant::now();
             let done = moved.step(owner.datapath());
-            (moved, done, began.elapsed())
+            let took = began.elapsed();
+            owner.reset_expired(&moved.take_ended());
+            (moved, done, took)
         })
         .await?;
         sweep = back;

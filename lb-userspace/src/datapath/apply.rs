@@ -81,6 +81,10 @@ pub(super) fn apply(
     for (id, backend) in &plan.removed_backends {
         tables.backends.set(u32::from(*id), backend)?;
     }
+    if plan.backends.iter().any(|(_, backend)| backend.state == BackendState::Down) {
+        // The packet path looks at a conn's backend where it looks up the next hop: now, for each of them.
+        steer(&Control::new_hops)?;
+    }
     Ok((plan, ids))
 }
 

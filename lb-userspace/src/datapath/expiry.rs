@@ -107,11 +107,13 @@ impl Deadlines {
         self.ticks.to_duration(limit.saturating_sub(self.idle(forward, reverse)))
     }
 
-    /// The state in which the conn is over; `None`: it lives.
+    /// The state in which the conn is over; `None`: it lives. Those of a dead backend, whose ends have been reset, get
+    /// no more than the time of a reset conn.
     #[must_use]
-    pub fn expired(&self, forward: Half, reverse: Half) -> Option<State> {
+    pub fn expired(&self, forward: Half, reverse: Half, dead: bool) -> Option<State> {
         let state = State::of(forward.seen, reverse.seen);
-        (self.idle(forward, reverse) > self.by_state[state as usize]).then_some(state)
+        let close = if dead { self.by_state[State::Close as usize] } else { u32::MAX };
+        (self.idle(forward, reverse) > self.by_state[state as usize].min(close)).then_some(state)
     }
 
     /// Tells whether an entry without its other entry is over: it can carry no conversation, and gets the time of a
@@ -148,7 +150,7 @@ mod tests {
             (SYN | ACK | FIN, SYN | ACK | FIN, State::TimeWait, 120),
             (SYN | ACK | RST, SYN | ACK, State::Close, 10),
         ] {
-            let at = |seconds| deadlines().expired(half(forward, seconds), half(reverse, seconds));
+            let at = |seconds| deadlines().expired(half(forward, seconds), half(reverse, seconds), false);
             assert_eq!((at(seconds), at(seconds + 1)), (None, Some(state)));
             let left = deadlines().remaining(half(forward, seconds - 3), half(reverse, seconds));
             assert_eq!(left, Duration::from_secs(3));
@@ -158,15 +160,15 @@ mod tests {
     #[test]
     fn a_packet_in_either_direction_keeps_the_conn() {
         let (old, new) = (half(SYN | ACK, 30_000), half(SYN | ACK, 1));
-        assert_eq!(deadlines().expired(old, new), None);
-        assert_eq!(deadlines().expired(new, old), None);
-        assert_eq!(deadlines().expired(old, old), Some(State::Established));
+        assert_eq!(deadlines().expired(old, new, false), None);
+        assert_eq!(deadlines().expired(new, old, false), None);
+        assert_eq!(deadlines().expired(old, old, false), Some(State::Established));
     }
 
     #[test]
     fn an_entry_newer_than_the_clock_is_not_ancient() {
         let newer = Half { seen: RST, last_seen: NOW + 3 };
-        assert_eq!(deadlines().expired(newer, newer), None);
+        assert_eq!(deadlines().expired(newer, newer, false), None);
         assert!(!deadlines().expired_alone(newer));
         assert!(deadlines().expired_alone(half(SYN | ACK, 11)));
     }

@@ -80,6 +80,8 @@ impl Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Over {
     pub(super) request: Request,
+    /// The key of the other entry.
+    pub(super) other: FlowKey,
     /// `None`: an entry without its other entry.
     pub(super) state: Option<State>,
 }
@@ -88,6 +90,8 @@ pub(super) struct Over {
 #[derive(Debug)]
 pub(super) struct Join {
     deadlines: Deadlines,
+    /// Backends, by their ids, that are dead and whose conns are not to be kept.
+    dead: Vec<bool>,
     partitions: Vec<Vec<Entry>>,
     /// Entries whose other entry the scan did not show.
     pub(super) single: Vec<Entry>,
@@ -98,9 +102,9 @@ pub(super) struct Join {
 }
 
 impl Join {
-    pub(super) fn new(deadlines: Deadlines) -> Self {
+    pub(super) fn new(deadlines: Deadlines, dead: Vec<bool>) -> Self {
         let partitions = vec![Vec::new(); PARTITIONS];
-        Self { deadlines, partitions, single: Vec::new(), over: Vec::new(), pairs: 0 }
+        Self { deadlines, dead, partitions, single: Vec::new(), over: Vec::new(), pairs: 0 }
     }
 
     /// Notes an entry of the scan.
@@ -129,7 +133,7 @@ impl Join {
                 };
                 match (newest(Direction::Forward), newest(Direction::Reverse)) {
                     (Some(forward), Some(reverse)) => {
-                        self.pair(forward.forward, forward.half(), reverse.half(), forward.backend, summary);
+                        self.pair(forward, forward.half(), reverse.half(), summary);
                     }
                     (one, other) => self.single.extend(one.or(other)),
                 }
@@ -148,24 +152,28 @@ impl Join {
         match other {
             Some(other) => {
                 let (forward, reverse) = if entry.dir == Direction::Forward { (own, other) } else { (other, own) };
-                self.pair(entry.forward, forward, reverse, entry.backend, summary);
+                self.pair(entry, forward, reverse, summary);
             }
             None if self.deadlines.expired_alone(own) => {
-                let request = Request { key: entry.keys().0, forward_seen: own.last_seen, reverse_seen: 0 };
-                self.over.push(Over { request, state: None });
+                let (key, other) = entry.keys();
+                let request = Request { key, forward_seen: own.last_seen, reverse_seen: 0 };
+                self.over.push(Over { request, other, state: None });
             }
             None => {}
         }
     }
 
-    fn pair(&mut self, key: FlowKey, forward: Half, reverse: Half, backend: u16, summary: &mut Summary) {
+    /// `entry` is either entry of the conn.
+    fn pair(&mut self, entry: &Entry, forward: Half, reverse: Half, summary: &mut Summary) {
         self.pairs += 1;
-        if let Some(state) = self.deadlines.expired(forward, reverse) {
-            let request = Request { key, forward_seen: forward.last_seen, reverse_seen: reverse.last_seen };
-            self.over.push(Over { request, state: Some(state) });
+        let dead = self.dead.get(usize::from(entry.backend)).copied().unwrap_or_default();
+        if let Some(state) = self.deadlines.expired(forward, reverse, dead) {
+            let request =
+                Request { key: entry.forward, forward_seen: forward.last_seen, reverse_seen: reverse.last_seen };
+            self.over.push(Over { request, other: entry.reverse(), state: Some(state) });
             return;
         }
-        let tally = summary.backend(backend);
+        let tally = summary.backend(entry.backend);
         if State::of(forward.seen, reverse.seen).is_active() {
             tally.active += 1;
         } else {
@@ -225,7 +233,9 @@ mod tests {
     }
 
     fn join(entries: &[(FlowKey, Conn)]) -> (Join, Summary) {
-        let mut join = Join::new(Deadlines::new(NOW, Ticks { hz: 100 }, &Timeouts::default()));
+        let deadlines = Deadlines::new(NOW, Ticks { hz: 100 }, &Timeouts::default());
+        // Backend 5 is dead.
+        let mut join = Join::new(deadlines, vec![false, false, false, false, false, true]);
         let mut summary = Summary::default();
         entries.iter().for_each(|(key, conn)| join.note(key, conn, &mut summary));
         while join.work(1, &mut summary) {}
@@ -255,7 +265,7 @@ mod tests {
         let (join, summary) = join(&[dead[1], alive[0], alive[1], dead[0]]);
         assert_eq!(join.over.len(), 1);
         let over = join.over[0];
-        assert_eq!((over.request.key, over.state), (dead[0].0, Some(State::Close)));
+        assert_eq!((over.request.key, over.other, over.state), (dead[0].0, dead[1].0, Some(State::Close)));
         assert_eq!((over.request.forward_seen, over.request.reverse_seen), (NOW - 1100, NOW - 1200));
         assert_eq!(summary.backends[1], Tally { active: 0, inactive: 1, entries: 4 });
     }
@@ -284,7 +294,18 @@ mod tests {
             assert_eq!((join.pairs, join.over.len()), (1, 0));
             join.settle(&single[0], Half::from(&entry.1), None, &mut summary);
             let request = Request { key: entry.0, forward_seen: NOW - 1100, reverse_seen: 0 };
-            assert_eq!(join.over, [Over { request, state: None }]);
+            assert_eq!(join.over, [Over { request, other: other.0, state: None }]);
         }
+    }
+
+    #[test]
+    fn conns_of_a_dead_backend_are_over_as_soon_as_reset_ones() {
+        let open = [SYN | ACK, SYN | ACK];
+        let silent = conn(7, 5, open, [12, 11]);
+        let heard = conn(8, 5, open, [30, 9]);
+        let elsewhere = conn(9, 3, open, [12, 11]);
+        let (join, _) = join(&[silent, heard, elsewhere].concat());
+        let over: Vec<_> = join.over.iter().map(|over| (over.request.key, over.state)).collect();
+        assert_eq!(over, [(silent[0].0, Some(State::Established))]);
     }
 }

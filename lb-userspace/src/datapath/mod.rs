@@ -7,6 +7,7 @@ mod apply;
 mod attach;
 mod bpf;
 pub mod clock;
+mod ends;
 mod error;
 pub mod events;
 pub mod expiry;
@@ -32,15 +33,16 @@ use aya::{
     programs::{Program, TestRun, TestRunOptions},
 };
 use lb_common::{
-    MapType, abi,
+    Invalid, MapType, abi,
     addr::Ipv4,
     control::{ArpGate, Control, MAX_VIPS},
     link::Link,
-    retire::{self, Request},
+    retire::{self, Outcome, Request},
 };
 
 pub use attach::{InterfaceStatus, LinkStatus};
 pub use clock::Ticks;
+pub use ends::{Ends, Numbers};
 pub use error::{Error, Result};
 pub use events::Events;
 pub use expiry::Timeouts;
@@ -161,7 +163,7 @@ impl Datapath {
                 self.tables.links.set(Link::slot(dev.index), &Link { ifindex: dev.index, own, other })?;
             }
         }
-        self.steer(&|control| control.hop_gen = control.hop_gen.wrapping_add(1).max(1))
+        self.steer(&Control::new_hops)
     }
 
     /// Has the packet path take frames for one more link-layer address per interface (by index), and for no others than
@@ -219,7 +221,7 @@ impl Datapath {
     ///
     /// The kernel refuses to run `lb_beat`.
     pub fn heartbeat(&self) -> Result<()> {
-        self.run(abi::PROG_BEAT, &[0; 64]).map(drop)
+        self.run(abi::PROG_BEAT, &[0; 64], None).map(drop)
     }
 
     /// The reading end of the event ring; `None`: it was taken before.
@@ -236,19 +238,19 @@ impl Datapath {
     pub fn clock(&self) -> Result<clock::Reading> {
         let _only_writer = self.control.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         // The kernel wants a packet: an empty Ethernet frame will do.
-        self.run(abi::PROG_CLOCK, &[0; 64])?;
+        self.run(abi::PROG_CLOCK, &[0; 64], None)?;
         let control = self.tables.control.get(0)?;
         Ok(clock::Reading { jiffies: control.clock_jiffies, ns: control.clock_ns })
     }
 
-    /// Removes conns of `conns` unless a packet of theirs came since they were seen; answers how many went.
+    /// Removes conns of `conns` unless a packet of theirs came since they were seen; answers what became of each.
     ///
     /// # Errors
     ///
     /// More than [`retire::BATCH`] requests, or the kernel refuses to run `lb_retire`.
-    pub fn retire(&self, requests: &[Request]) -> Result<usize> {
+    pub fn retire(&self, requests: &[Request]) -> Result<Vec<Outcome>> {
         if requests.is_empty() {
-            return Ok(0);
+            return Ok(Vec::new());
         }
         if requests.len() > retire::BATCH {
             return Err(Error::Plan(format!(
@@ -258,15 +260,19 @@ impl Datapath {
             )));
         }
         let frame: Vec<u8> = requests.iter().flat_map(|request| request.bytes().iter().copied()).collect();
-        self.run(abi::PROG_RETIRE, &frame).map(|removed| removed as usize)
+        let mut back = vec![0; frame.len()];
+        self.run(abi::PROG_RETIRE, &frame, Some(&mut back))?;
+        let unreadable = |error: Invalid| Error::object("run lb_retire".to_owned(), &error);
+        back.chunks_exact(Outcome::SIZE).map(|bytes| Outcome::decode(bytes).map_err(unreadable)).collect()
     }
 
-    /// Runs a program that is never attached over a frame; answers what it returns.
-    fn run(&self, name: &str, frame: &[u8]) -> Result<u32> {
+    /// Runs a program that is never attached over a frame; answers what it returns, and in `back` what it made of the
+    /// frame.
+    fn run(&self, name: &str, frame: &[u8], back: Option<&mut [u8]>) -> Result<u32> {
         let Some(Program::Xdp(program)) = self.ebpf.program(name) else {
             return Err(Error::Object { what: format!("run {name}"), why: "it is not an XDP program".to_owned() });
         };
-        let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
+        let options = TestRunOptions { data_in: Some(frame), data_out: back, ..TestRunOptions::default() };
         let result = program.test_run(options).map_err(|error| Error::object(format!("run {name}"), &error))?;
         Ok(result.return_value)
     }

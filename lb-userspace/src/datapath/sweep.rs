@@ -5,13 +5,16 @@
 //! the kernel, so that a packet that comes meanwhile saves its conn.
 
 use lb_common::{
+    backend::{Backend, BackendState},
     conn::{Conn, FlowKey},
     retire::{self, Request},
+    service::OnDown,
     tcp::State,
 };
 
 use super::{
     Datapath, Table,
+    ends::{Ends, Numbers},
     error::Result,
     expiry::{Deadlines, Half, Timeouts},
     join::{Join, Over},
@@ -89,7 +92,9 @@ pub struct Sweep {
     scan: Scan<FlowKey, Conn>,
     join: Join,
     deadlines: Deadlines,
+    dead: Vec<bool>,
     summary: Summary,
+    ended: Vec<Ends>,
 }
 
 impl Sweep {
@@ -101,13 +106,24 @@ impl Sweep {
     pub fn new(datapath: &Datapath, timeouts: &Timeouts) -> Result<Self> {
         let now = datapath.clock()?.jiffies as u32;
         let deadlines = Deadlines::new(now, datapath.ticks(), timeouts);
+        let is_dead = |backend: &Backend| (backend.state, backend.on_down) == (BackendState::Down, OnDown::Rst);
+        let dead: Vec<bool> = datapath.tables().backends.all()?.iter().map(is_dead).collect();
         Ok(Self {
             phase: Phase::HalfOpen,
             scan: Scan::new(),
-            join: Join::new(deadlines),
+            join: Join::new(deadlines, dead.clone()),
             deadlines,
+            dead,
             summary: Summary::default(),
+            ended: Vec::new(),
         })
+    }
+
+    /// The conns of `conns` that were removed since the last call. Half-open conns and single entries are not among
+    /// them.
+    #[must_use]
+    pub fn take_ended(&mut self) -> Vec<Ends> {
+        std::mem::take(&mut self.ended)
     }
 
     /// Works through one slice, about 4,096 entries; `Some`: that was the last one. Blocks for 1 to 5 ms.
@@ -152,7 +168,7 @@ impl Sweep {
     }
 
     fn remove_half_open(&mut self, table: &Table<FlowKey, Conn>, over: &[Over]) -> Result<()> {
-        for Over { request, state } in over {
+        for Over { request, state, .. } in over {
             // No program retires half-open conns: look again, then remove. The packet path itself ignores those that
             // are over, so that nothing hangs on the moment between the two.
             let Some(own) = table.get(&request.key)? else { continue };
@@ -168,12 +184,19 @@ impl Sweep {
     fn retire(&mut self, datapath: &Datapath, over: &[Over]) -> Result<()> {
         for batch in over.chunks(retire::BATCH) {
             let requests: Vec<Request> = batch.iter().map(|over| over.request).collect();
-            let removed = datapath.retire(&requests)?;
-            for over in batch {
-                // Usually all of them went; if not, a look at each tells which.
-                if removed == batch.len() || datapath.tables().conns.get(&over.request.key)?.is_none() {
-                    self.count_removed(over.state);
+            for (over, outcome) in batch.iter().zip(datapath.retire(&requests)?) {
+                if outcome.removed == 0 {
+                    continue;
                 }
+                self.count_removed(over.state);
+                let Some(state) = over.state else { continue };
+                self.ended.push(Ends {
+                    forward: over.request.key,
+                    reverse: over.other,
+                    state,
+                    client: Numbers { seq: outcome.forward_seq, ack: outcome.forward_ack },
+                    backend: Numbers { seq: outcome.reverse_seq, ack: outcome.reverse_ack },
+                });
             }
         }
         Ok(())
@@ -193,7 +216,7 @@ impl Sweep {
         }
         self.summary.invalid += invalid;
         let pairs = self.join.pairs;
-        self.join = Join::new(self.deadlines);
+        self.join = Join::new(self.deadlines, self.dead.clone());
         self.scan = Scan::new();
         self.phase = match self.phase {
             Phase::HalfOpen => {

@@ -27,6 +27,7 @@ use lb_common::abi;
 pub use crate::hook::Hook;
 pub use figures::{Fact, Figure, Group, Ratio, Row};
 pub use report::{Machine, Report};
+pub use sandbox::cpu_time;
 
 use plan::{Plan, Planned, Table};
 use sandbox::Sandbox;

@@ -108,7 +108,11 @@ pub(super) fn last_cpu() -> Result<usize> {
 }
 
 /// The time that this thread had a CPU: others' work on the machine does not count.
-pub(super) fn cpu_time() -> Result<Duration> {
+///
+/// # Errors
+///
+/// When the kernel has no such clock.
+pub fn cpu_time() -> Result<Duration> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the kernel writes one `timespec`.
     let status = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };

@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -24,10 +24,18 @@ const LEAVE: u8 = 0xff;
 /// How often a waiting server looks whether it is to stop.
 const LOOK: i32 = 50;
 
+/// What a server has seen of its sessions.
+#[derive(Debug, Default)]
+struct Count {
+    open: AtomicUsize,
+    reset: AtomicUsize,
+}
+
 /// A server that sends back what it receives. It ends when it is dropped, and closes its sessions then.
 #[derive(Debug)]
 pub struct EchoServer {
     stop: Arc<AtomicBool>,
+    count: Arc<Count>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -39,7 +47,8 @@ impl EchoServer {
     pub fn start(host: &Host, address: SocketAddrV4) -> Result<Self> {
         let listener = host.enter(|| TcpListener::bind(address).with_context(|| format!("listen on {address}")))?;
         listener.set_nonblocking(true)?;
-        let mut sessions = Sessions { listener, poll: epoll()?, open: HashMap::new() };
+        let count = Arc::new(Count::default());
+        let mut sessions = Sessions { listener, poll: epoll()?, open: HashMap::new(), count: Arc::clone(&count) };
         sessions.watch(sessions.listener.as_raw_fd())?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
@@ -51,7 +60,19 @@ impl EchoServer {
                 }
             }
         });
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { stop, count, thread: Some(thread) })
+    }
+
+    /// Sessions that are open.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.count.open.load(Ordering::Relaxed)
+    }
+
+    /// Sessions that a RST has ended.
+    #[must_use]
+    pub fn reset(&self) -> usize {
+        self.count.reset.load(Ordering::Relaxed)
     }
 }
 
@@ -69,6 +90,7 @@ struct Sessions {
     listener: TcpListener,
     poll: OwnedFd,
     open: HashMap<RawFd, TcpStream>,
+    count: Arc<Count>,
 }
 
 impl Sessions {
@@ -91,13 +113,23 @@ impl Sessions {
             let socket = event.u64 as RawFd;
             if socket == self.listener.as_raw_fd() {
                 self.accept()?;
-            } else if let Some(session) = self.open.get_mut(&socket)
-                && !answer(session)
-            {
-                // Closing it takes it out of the epoll set.
-                self.open.remove(&socket);
+            } else if let Some(session) = self.open.get_mut(&socket) {
+                let over = match answer(session) {
+                    Ok(goes_on) => !goes_on,
+                    Err(error) => {
+                        self.count
+                            .reset
+                            .fetch_add(usize::from(error.kind() == ErrorKind::ConnectionReset), Ordering::Relaxed);
+                        true
+                    }
+                };
+                if over {
+                    // Closing it takes it out of the epoll set.
+                    self.open.remove(&socket);
+                }
             }
         }
+        self.count.open.store(self.open.len(), Ordering::Relaxed);
         Ok(())
     }
 
@@ -120,14 +152,15 @@ impl Sessions {
 }
 
 /// Sends back what has come; `false`: the session is over.
-fn answer(session: &mut TcpStream) -> bool {
+fn answer(session: &mut TcpStream) -> io::Result<bool> {
     let mut buffer = [0; 4096];
     match session.read(&mut buffer) {
-        Ok(0) => false,
-        Ok(_) if buffer[0] == LEAVE => false,
+        Ok(0) => Ok(false),
+        Ok(_) if buffer[0] == LEAVE => Ok(false),
         // Records are small and answered one by one, so that the send buffer always has room.
-        Ok(length) => session.write_all(&buffer[..length]).is_ok(),
-        Err(error) => matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted),
+        Ok(length) => session.write_all(&buffer[..length]).map(|()| true),
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(true),
+        Err(error) => Err(error),
     }
 }
 

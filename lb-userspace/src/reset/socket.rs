@@ -1,0 +1,100 @@
+//! The raw socket: whole IP packets in others' names (raw(7), `IP_HDRINCL`), many in one system call (sendmmsg(2)).
+//!
+//! The source is no address of this host. The kernel allows that here; it is told the source once more beside the packet
+//! (`IP_PKTINFO`), so that its routing rules decide as for the packets of the conn.
+
+use std::{
+    io,
+    mem::MaybeUninit,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    ptr,
+};
+
+use lb_common::addr::Ipv4;
+
+use super::segment::{LEN, Segment};
+
+/// Bytes of an `IP_PKTINFO` control message.
+const CONTROL: usize = {
+    // SAFETY: a pure computation.
+    unsafe { libc::CMSG_SPACE(size_of::<libc::in_pktinfo>() as u32) as usize }
+};
+
+/// One packet with all that the system call points to. It must not move between `Message::new` and the call.
+struct Message {
+    bytes: [u8; LEN],
+    to: libc::sockaddr_in,
+    part: libc::iovec,
+    /// Aligned as a `cmsghdr` is.
+    control: [u64; CONTROL / 8],
+}
+
+const _: () = assert!(CONTROL.is_multiple_of(8));
+
+/// A raw socket that only sends.
+#[derive(Debug)]
+pub(super) struct RawSocket(OwnedFd);
+
+impl RawSocket {
+    pub(super) fn open() -> io::Result<Self> {
+        // Protocol RAW: the header is included, and nothing is ever received.
+        // SAFETY: the call takes numbers only.
+        let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::IPPROTO_RAW) };
+        if socket < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: it was just opened and belongs to nobody else.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(socket) }))
+    }
+
+    /// Sends the first of `segments`, as many as the kernel takes; an error is about the very first one.
+    pub(super) fn send(&self, segments: &[Segment]) -> io::Result<usize> {
+        let mut messages: Vec<Message> = segments.iter().map(Message::new).collect();
+        let mut headers: Vec<libc::mmsghdr> = messages.iter_mut().map(Message::header).collect();
+        // SAFETY: every header points into `messages`, which lives and stays where it is during the call.
+        let sent = unsafe { libc::sendmmsg(self.0.as_raw_fd(), headers.as_mut_ptr(), headers.len() as u32, 0) };
+        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+    }
+}
+
+impl Message {
+    fn new(segment: &Segment) -> Self {
+        let address = |address: Ipv4| libc::in_addr { s_addr: address.word() };
+        let info = libc::in_pktinfo {
+            ipi_ifindex: 0,
+            ipi_spec_dst: address(segment.flow.src),
+            ipi_addr: libc::in_addr { s_addr: 0 },
+        };
+        let to = libc::sockaddr_in {
+            sin_family: libc::AF_INET as libc::sa_family_t,
+            sin_port: 0,
+            sin_addr: address(segment.flow.dst),
+            sin_zero: [0; 8],
+        };
+        let part = libc::iovec { iov_base: ptr::null_mut(), iov_len: LEN };
+        let mut message = Self { bytes: segment.bytes(), to, part, control: [0; CONTROL / 8] };
+        let header = message.control.as_mut_ptr().cast::<libc::cmsghdr>();
+        // SAFETY: the buffer has room for the header and the structure behind it, and is aligned for both.
+        unsafe {
+            (*header).cmsg_len = libc::CMSG_LEN(size_of::<libc::in_pktinfo>() as u32) as _;
+            (*header).cmsg_level = libc::IPPROTO_IP;
+            (*header).cmsg_type = libc::IP_PKTINFO;
+            libc::CMSG_DATA(header).cast::<libc::in_pktinfo>().write(info);
+        }
+        message
+    }
+
+    /// The header of the system call, which points into this message.
+    fn header(&mut self) -> libc::mmsghdr {
+        self.part.iov_base = self.bytes.as_mut_ptr().cast();
+        // SAFETY: all zeros are a valid value; there are private fields for padding.
+        let mut header: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+        header.msg_name = (&raw mut self.to).cast();
+        header.msg_namelen = size_of_val(&self.to) as libc::socklen_t;
+        header.msg_iov = &raw mut self.part;
+        header.msg_iovlen = 1;
+        header.msg_control = self.control.as_mut_ptr().cast();
+        header.msg_controllen = CONTROL as _;
+        libc::mmsghdr { msg_hdr: header, msg_len: 0 }
+    }
+}
