@@ -48,6 +48,6 @@ pub(crate) fn opaque_word(word: u64) -> u64 {
 pub(crate) fn opaque<T>(at: *mut T) -> *mut T {
     let mut same = at;
     // SAFETY: it moves a register onto itself. (Without an instruction, the line table would be refused.)
-    unsafe { asm!("{same} = {same}", same = inout(reg) same, options(nomem, nostack, preserves_flags)) };
+    unsafe { asm!("{same} = {same}", same = inout(reg) same, options(nostack, preserves_flags)) };
     same
 }
