@@ -7,14 +7,15 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
+    sync::OnceLock,
 };
 
 use super::{
-    bpf,
+    bpf, clsact,
     error::{Error, Result},
     mode::{Choice, Hook},
     netdev::{self, NetDev},
-    pins::{self, PinDir, Undo},
+    pins::{self, LinkPin, PinDir, Undo},
 };
 
 /// A program at a hook.
@@ -22,7 +23,7 @@ use super::{
 pub struct LinkStatus {
     /// Where it runs.
     pub hook: Hook,
-    /// The kernel's id of the link: it stays when the program is replaced.
+    /// The kernel's id of the link: it stays when the program is replaced. 0: a filter at clsact, which has no link.
     pub link_id: u32,
     /// The kernel's id of the program.
     pub program_id: u32,
@@ -104,6 +105,9 @@ fn take_over_or_attach(
 ) -> Result<LinkStatus> {
     let path = pins.link(&dev.name, hook);
     let program = programs.of(hook)?;
+    if hook == Hook::Tc && !tcx_known() {
+        return clsact::take_over_or_attach(pins, dev, program, undo);
+    }
     if let Some((link, info)) = usable(&path, dev, hook)? {
         // May be refused when the old program is gone or the right to open it is missing: then nothing is undone.
         let old = bpf::program_by_id(info.program);
@@ -182,17 +186,15 @@ fn refused(dev: &NetDev, hook: Hook, source: io::Error) -> Error {
             attach_error(dev, hook, remedy, source)
         }
         (Hook::XdpGeneric, _) => attach_error(dev, hook, "set mode = \"tc\"", source),
-        // Kernels before 6.6 do not know the attach type.
-        (Hook::Tc, Some(libc::EINVAL)) if !tcx_known() => Error::Feature {
-            what: "TCX links (since 6.6): programs at clsact cannot be pinned, so they are not supported".to_owned(),
-        },
         (Hook::Tc, _) => attach_error(dev, hook, "look at `bpftool net show`", source),
     }
 }
 
-fn tcx_known() -> bool {
+/// Whether this kernel has TCX links (since 6.6); programs go to clsact if not.
+pub(super) fn tcx_known() -> bool {
+    static KNOWN: OnceLock<bool> = OnceLock::new();
     // The loopback interface: a kernel with TCX answers, even if with an empty list.
-    !bpf::tcx_links(1).is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL))
+    *KNOWN.get_or_init(|| !bpf::tcx_links(1).is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL)))
 }
 
 fn attach_error(dev: &NetDev, hook: Hook, remedy: &'static str, source: io::Error) -> Error {
@@ -208,7 +210,7 @@ pub(super) fn remove_others(pins: &PinDir, wanted: &[InterfaceStatus]) -> Result
     let mut removed = Vec::new();
     for pin in pins.links()? {
         if !wanted.contains(&pin.path) {
-            unpin(&pin.path)?;
+            unpin(&pin)?;
             removed.push(format!("detached from {} ({}): no longer in the config", pin.interface, pin.hook));
         }
     }
@@ -216,7 +218,12 @@ pub(super) fn remove_others(pins: &PinDir, wanted: &[InterfaceStatus]) -> Result
 }
 
 /// Takes a pinned link off its interface and removes the pin.
-pub(super) fn unpin(path: &Path) -> Result<()> {
+pub(super) fn unpin(pin: &LinkPin) -> Result<()> {
+    let path = &pin.path;
+    if pin.hook == "tc" && !tcx_known() {
+        let dev = netdev::list()?.into_iter().find(|dev| dev.name == pin.interface);
+        return clsact::unpin(path, dev.map(|dev| dev.index));
+    }
     match bpf::obj_get(path) {
         Ok(link) => take_off(path, link.as_fd()),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),

@@ -6,8 +6,10 @@
 use std::os::fd::AsFd;
 
 use super::{
-    Datapath, InterfaceStatus, LinkStatus,
+    Datapath, InterfaceStatus, LinkStatus, attach,
     bpf::{self, Map},
+    clsact,
+    mode::Hook,
 };
 
 impl Datapath {
@@ -27,6 +29,16 @@ impl Datapath {
 
     fn broken_link(&self, interface: &InterfaceStatus, known: &LinkStatus) -> Option<String> {
         let (name, hook) = (&interface.name, known.hook);
+        if hook == Hook::Tc && !attach::tcx_known() {
+            return match clsact::program(interface.ifindex) {
+                Ok(Some(program)) if program == known.program_id => None,
+                Ok(Some(other)) => {
+                    Some(format!("another program ({other}) was put in place of ours on {name} ({hook})"))
+                }
+                Ok(None) => Some(format!("the filter on {name} ({hook}) was removed")),
+                Err(error) => Some(format!("the filters of {name} cannot be listed: {error}")),
+            };
+        }
         let link = match bpf::obj_get(&self.pins.link(name, hook)) {
             Ok(link) => link,
             Err(error) => return Some(format!("the link of {name} ({hook}) is gone: {error}")),

@@ -201,7 +201,7 @@ pub fn unload(pin_dir: &Path) -> Result<Vec<String>> {
 /// Empties and removes a versioned pin directory: links first, so that no program runs on maps without a name.
 pub(super) fn remove_all(pins: PinDir, done: &mut Vec<String>) -> Result<()> {
     for pin in pins.links()? {
-        attach::unpin(&pin.path)?;
+        attach::unpin(&pin)?;
         done.push(format!("detached from {} ({})", pin.interface, pin.hook));
     }
     let known: BTreeMap<PathBuf, &str> = abi::map::ALL.iter().map(|name| (pins.map(name), *name)).collect();

@@ -8,6 +8,7 @@ mod attach;
 mod bpf;
 pub mod clock;
 mod ends;
+mod clsact;
 mod error;
 pub mod events;
 pub mod expiry;

@@ -17,6 +17,7 @@ use lb_common::abi;
 
 use super::{
     bpf::{self, MapInfo},
+    clsact,
     error::{Error, Result},
     mode::Hook,
     tables::MapSpec,
@@ -169,6 +170,8 @@ pub(super) struct Undo {
     pub(super) attached: Vec<OwnedFd>,
     /// Links whose program was replaced, with the program they had.
     pub(super) replaced: Vec<(OwnedFd, OwnedFd)>,
+    /// Filters that were made or got another program.
+    pub(super) filters: Vec<clsact::Replaced>,
 }
 
 impl Undo {
@@ -177,6 +180,7 @@ impl Undo {
         self.created.clear();
         self.attached.clear();
         self.replaced.clear();
+        self.filters.clear();
     }
 }
 
@@ -186,6 +190,9 @@ impl Drop for Undo {
             if let Err(error) = bpf::link_update(link.as_fd(), program.as_fd()) {
                 tracing::warn!(%error, "cannot give a link its program back");
             }
+        }
+        for filter in self.filters.drain(..).rev() {
+            filter.undo().unwrap_or_else(|error| tracing::warn!(%error, "cannot undo a filter"));
         }
         for link in self.attached.drain(..).rev() {
             bpf::link_detach(link.as_fd()).unwrap_or_else(|error| tracing::warn!(%error, "cannot detach"));
