@@ -255,7 +255,7 @@ fn a_kernel_without_a_feature_is_refused_and_nothing_stays() {
     let d1 = lab.d1();
     let config = config(&lab, "xdp", |text| text);
     for (what, commands, errno, words) in [
-        ("bpf(2)", &[BPF_MAP_CREATE, BPF_PROG_LOAD, BPF_LINK_CREATE][..], libc::ENOSYS, &["bpf(2)", "6.6"][..]),
+        ("bpf(2)", &[BPF_MAP_CREATE, BPF_PROG_LOAD, BPF_LINK_CREATE][..], libc::ENOSYS, &["bpf(2)", "6.1"][..]),
         ("programs of these types", &[BPF_PROG_LOAD], libc::EINVAL, &["load the program"]),
         ("BPF links at these hooks", &[BPF_LINK_CREATE], libc::EINVAL, &["ext0", "attach"]),
     ] {

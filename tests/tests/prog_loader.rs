@@ -5,6 +5,7 @@ use std::thread;
 use lb_common::conn::FlowKey;
 use lb_tests::world::{conn, object, run, service, world};
 use lb_userspace::datapath::{self, Datapath, Error, Hook, Mode};
+use serde_json::Value;
 
 /// The id of the XDP program that the kernel names for an interface.
 fn xdp_program(interface: &str) -> Option<u32> {
@@ -13,11 +14,16 @@ fn xdp_program(interface: &str) -> Option<u32> {
     rest.split_whitespace().next()?.parse().ok()
 }
 
-/// The ids of the programs at the TCX ingress of an interface.
+/// The ids of the programs at the TC ingress of an interface: at TCX, or at clsact where the kernel has no TCX.
 fn tc_programs(interface: &str) -> Vec<u32> {
-    let (_, programs) =
-        aya::programs::SchedClassifier::query_tcx(interface, aya::programs::TcAttachType::Ingress).unwrap();
-    programs.iter().map(|program| program.id()).collect()
+    use aya::programs::{SchedClassifier, TcAttachType};
+    if let Ok((_, programs)) = SchedClassifier::query_tcx(interface, TcAttachType::Ingress) {
+        return programs.iter().map(|program| program.id()).collect();
+    }
+    let shown: Value = serde_json::from_str(&run("bpftool -j net show")).unwrap();
+    let ingress = |entry: &&Value| entry["devname"] == interface && entry["kind"] == "clsact/ingress";
+    let id = |entry: &Value| entry["id"].as_u64().unwrap() as u32;
+    shown[0]["tc"].as_array().unwrap().iter().filter(ingress).map(id).collect()
 }
 
 #[test]

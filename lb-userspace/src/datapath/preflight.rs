@@ -49,13 +49,13 @@ fn missing_capabilities(status: &str) -> Vec<&'static str> {
 fn features() -> Result<()> {
     let probe = |map_type| {
         is_map_supported(map_type).map_err(|error| match error.io_error.raw_os_error() {
-            Some(libc::ENOSYS) => Error::Feature { what: "bpf(2) (CONFIG_BPF_SYSCALL); use 6.6 or newer".to_owned() },
+            Some(libc::ENOSYS) => Error::Feature { what: "bpf(2) (CONFIG_BPF_SYSCALL); use 6.1 or newer".to_owned() },
             _ => Error::Io { what: "probe the kernel's map types".to_owned(), source: error.io_error },
         })
     };
     let lacks = |what: &str| Err(Error::Feature { what: what.to_owned() });
     if !probe(MapType::RingBuf)? {
-        return lacks("BPF ring buffers (since 5.8; 6.6 is the oldest supported kernel)");
+        return lacks("BPF ring buffers (since 5.8; 6.1 is the oldest supported kernel)");
     }
     if !probe(MapType::LruHash)? {
         return lacks("BPF LRU hash maps");

@@ -11,8 +11,8 @@ use anyhow::Result;
 
 use crate::{cmd, paths, setup};
 
-/// Debian 13's series. (Debian 12's own, 6.1, runs the programs, but has no TCX links to attach them with.)
-const SERIES: [&str; 1] = ["6.12"];
+/// Those of Debian 12 and 13. 6.1 is the oldest that we support.
+const SERIES: [&str; 2] = ["6.1", "6.12"];
 
 /// An unpacked kernel package.
 #[derive(Debug)]
