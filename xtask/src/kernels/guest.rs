@@ -17,7 +17,7 @@ use super::Kernel;
 use crate::{cmd, paths};
 
 /// What the tests run beside themselves.
-const TOOLS: [&str; 4] = ["ip", "bpftool", "nft", "unshare"];
+const TOOLS: [&str; 5] = ["ip", "bpftool", "nft", "unshare", "nsenter"];
 /// What busybox stands in for.
 const APPLETS: [&str; 10] = ["sh", "mount", "mkdir", "cat", "echo", "sleep", "uname", "insmod", "poweroff", "kill"];
 /// In the order of their dependencies; the rest of what the tests need is built in.
