@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use aya::{
     EbpfLoader,
-    programs::{Program, ProgramInfo},
+    programs::{Program, ProgramInfo, SchedClassifier, TcAttachType},
 };
 use lb_common::abi;
 use object::{Object, ObjectSection, ObjectSymbol, RelocationTarget, SymbolKind};
@@ -27,6 +27,8 @@ const DEAR: [(i32, &str); 5] = [
 const BYTE_LOOPS: [&str; 5] = ["memcpy", "memmove", "memset", "memcmp", "bcmp"];
 /// Instructions that the verifier may look at: the kernel refuses a program at a million, and loading takes time.
 const BUDGET: [(&str, u32); 2] = [(abi::PROG_XDP, 40_000), (abi::PROG_TC, 110_000)];
+/// Older verifiers look at more for the same programs: so many times the budget.
+const OLD: u32 = 3;
 
 fn object() -> Vec<u8> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bpf/lb.o");
@@ -104,6 +106,11 @@ fn nothing_is_copied_or_cleared_in_a_loop_over_bytes() {
     }
 }
 
+/// Came with Linux 6.6: a mark of the kernels whose verifier recognises more states as seen before.
+fn has_tcx() -> bool {
+    SchedClassifier::query_tcx("lo", TcAttachType::Ingress).is_ok()
+}
+
 #[test]
 fn the_verifier_looks_at_no_more_than_its_budget() {
     let mut ebpf = EbpfLoader::new().load(&object()).unwrap();
@@ -115,6 +122,7 @@ fn the_verifier_looks_at_no_more_than_its_budget() {
         }
         .unwrap();
         let verified = info.verified_instruction_count().expect("kernels since 5.16 tell");
+        let budget = if has_tcx() { budget } else { OLD * budget };
         println!("{name}: the verifier looked at {verified} instructions; the budget is {budget}");
         assert!(verified <= budget, "{name}: {verified} instructions are more than {budget}");
     }
