@@ -8,7 +8,7 @@ use std::{
 use super::realtime::Granted;
 use crate::{
     ha::{Alarm, Cause, Role},
-    vrrp::packet::Counters,
+    vrrp::packet::{Counters, DecodeError},
 };
 
 /// The running election at a glance.
@@ -102,6 +102,15 @@ pub enum Happened {
         transport: usize,
         /// In what.
         what: Difference,
+    },
+    /// An advert of our virtual router that does not count; said once for each reason.
+    Ignored {
+        /// The router.
+        from: Ipv4Addr,
+        /// Where it was heard.
+        transport: usize,
+        /// Why.
+        reason: DecodeError,
     },
     /// Somebody took VIPs off an Active; they are back.
     Restored,

@@ -3,9 +3,10 @@
 //! Each turn of its loop hands over all that was received before it lets time pass: silence counts only if somebody
 //! listened. Nothing here allocates while nothing happens, and nothing waits for anybody but the kernel.
 
+mod prepare;
+
 use std::{
     io,
-    os::fd::AsRawFd,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -13,17 +14,16 @@ use std::{
 use tokio::sync::mpsc::Sender;
 
 use super::{
-    CHECK_ADDRESSES, Error, Event, Fence, Granted, Happened, Settings, Shared, Status, Witness,
-    addresses::{self, Addresses, Place},
+    CHECK_ADDRESSES, Event, Fence, Granted, Happened, Shared, Status, Witness,
+    addresses::Addresses,
     inbox::{Inbox, Message},
     links::{Links, News},
-    pack, place,
-    vmac::VirtualMac,
+    pack,
     wire::{Read, Wire},
 };
 use crate::{
     ha::{self, Action, Cause, Election, Input, Role},
-    vrrp::{PRIORITY_RESIGN, machine::Heard},
+    vrrp::{PRIORITY_RESIGN, machine::Heard, packet::Advert},
 };
 
 /// The longest wait: somebody watches whether the loop turns.
@@ -99,87 +99,6 @@ fn now() -> Instant {
 }
 
 impl Thread {
-    /// Opens everything and brings the VIPs in order; tells what it found.
-    pub(super) fn prepare(
-        settings: Settings,
-        fence: impl Fence,
-        witness: Option<Box<dyn Witness>>,
-        inbox: Inbox,
-        events: Sender<Event>,
-        shared: Arc<Shared>,
-    ) -> Result<(Self, Vec<String>), Error> {
-        let Settings { election: mut config, transports } = settings;
-        let sites = place::find(&transports)?;
-        config.transports = transports
-            .iter()
-            .zip(&sites)
-            .map(|(transport, site)| ha::Transport {
-                name: transport.interface.clone(),
-                version: transport.router.version,
-                address: site.address,
-                interval: transport.router.interval,
-            })
-            .collect();
-        let election = Election::new(config).map_err(Error::Config)?;
-        // Whatever a killed agent left: from here on nobody is told that the VIPs are here.
-        fence.close().map_err(Error::Gate)?;
-        for site in &sites {
-            let name = &site.interface.name;
-            addresses::keep_secondaries(name).map_err(Error::io(format!("set promote_secondaries on {name}")))?;
-        }
-        let mut above = Vec::with_capacity(sites.len());
-        for (transport, site) in transports.iter().zip(&sites) {
-            let make = || VirtualMac::create(&site.interface, transport.router.vrid);
-            above.push(transport.virtual_mac.then(make).transpose()?);
-        }
-        let places = transports.iter().zip(&sites).zip(&above).flat_map(|((transport, site), above)| {
-            transport.vips.iter().map(|vip| Place {
-                address: vip.address,
-                prefix: vip.prefix,
-                interface: transport.interface.clone(),
-                ifindex: above.as_ref().map_or(site.interface.index, |above| above.index),
-                plain: above.is_none(),
-            })
-        });
-        let addresses = Addresses::new(places.collect()).map_err(Error::io("open an rtnetlink socket"))?;
-        let notes = addresses.reconcile()?;
-        let priority = election.config().priority;
-        let open = |((transport, site), above)| Wire::open(transport, site, above, priority);
-        let wires = transports.iter().zip(&sites).zip(above).map(open).collect::<Result<Vec<_>, _>>()?;
-        let links = Links::open().map_err(Error::io("watch the links"))?;
-        let waited = wires.iter().map(|wire| wire.socket.as_fd()).chain([links.as_fd(), inbox.as_fd()]);
-        let fds = waited.map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 }).collect();
-        let next_witness = witness.as_ref().map(|_| now());
-        let mut thread = Self {
-            election,
-            wires,
-            addresses,
-            links,
-            fence: Box::new(fence),
-            witness,
-            next_witness,
-            inbox,
-            events,
-            shared,
-            granted: Granted::default(),
-            fds,
-            role: Role::Backup,
-            gate_open: false,
-            next_beat: now(),
-            settles: None,
-            refused: false,
-            again: None,
-            heard: None,
-            gave_up: None,
-            told: [false; WORKS.len()],
-            late: 0,
-            worst_delay: Duration::ZERO,
-            stopped: false,
-        };
-        thread.look_at_links(now());
-        Ok((thread, notes))
-    }
-
     pub(super) const fn config(&self) -> &ha::Config {
         self.election.config()
     }
@@ -221,7 +140,7 @@ impl Thread {
         }
     }
 
-    /// Hands over every packet that has arrived; `true`: there were too many.
+    /// Hands over every packet that has arrived; `true`: there were too many, or a socket is broken.
     fn listen(&mut self, now: Instant) -> bool {
         let mut flooded = false;
         for transport in 0..self.wires.len() {
@@ -245,18 +164,24 @@ impl Thread {
                         self.is_taken_over(&advert, transport, now);
                     }
                 }
-                Ok(Read::Ignored) => {}
-                Ok(Read::Empty) => return false,
+                Ok(Read::Ignored(None)) => {}
+                Ok(Read::Ignored(Some((from, reason)))) => {
+                    self.tell(Happened::Ignored { from, transport, reason }, now);
+                }
+                Ok(Read::Empty) => {
+                    self.outcome(Work::Receive, Ok(()), now);
+                    return false;
+                }
                 Err(error) => {
                     self.outcome(Work::Receive, Err(error), now);
-                    return false;
+                    return true;
                 }
             }
         }
         true
     }
 
-    fn is_taken_over(&mut self, advert: &crate::vrrp::packet::Advert, transport: usize, now: Instant) {
+    fn is_taken_over(&mut self, advert: &Advert, transport: usize, now: Instant) {
         if let Some(gave_up) = self.gave_up.take() {
             let after = now.saturating_duration_since(gave_up);
             self.tell(Happened::TakenOver { by: advert.source, transport, after }, now);

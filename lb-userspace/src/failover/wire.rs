@@ -9,7 +9,10 @@ use super::{
     socket::{AdvertSocket, is_whole},
     vmac::VirtualMac,
 };
-use crate::vrrp::packet::{Advert, DecodeError, GROUP, Notes, Receiver, Sender};
+use crate::{
+    ha,
+    vrrp::packet::{Advert, DecodeError, GROUP, Notes, Receiver, Sender},
+};
 
 /// Kinds of [`Difference`].
 const DIFFERENCES: usize = 3;
@@ -43,14 +46,16 @@ pub(super) struct Wire {
     above: Option<VirtualMac>,
     /// The differences that were told about.
     told: [bool; DIFFERENCES],
+    /// The reasons to ignore adverts that were told about.
+    told_ignored: [bool; DecodeError::ALL.len()],
 }
 
 /// What a turn of reading found.
 pub(super) enum Read {
     /// An advert that counts.
     Advert(Advert),
-    /// Something else; it is counted.
-    Ignored,
+    /// Something else; it is counted. The first of its kind that claims to be of our virtual router is news.
+    Ignored(Option<(Ipv4Addr, DecodeError)>),
     /// Nothing is left.
     Empty,
 }
@@ -60,8 +65,9 @@ impl Wire {
         transport: &Transport,
         site: &Site,
         above: Option<VirtualMac>,
-        priority: u8,
+        election: &ha::Config,
     ) -> Result<Self, Error> {
+        let priority = election.priority;
         let name = &transport.interface;
         let index = site.interface.index;
         let groups = [GROUP];
@@ -85,14 +91,15 @@ impl Wire {
                 router: transport.router.clone(),
                 address: site.address,
                 owner: false,
-                // Nobody owns a VIP of a pair; a foreign router may.
-                accept_owner: false,
+                // Nobody owns a VIP of a pair; another router may have it as its own.
+                accept_owner: election.mode == ha::Mode::Strict,
                 peers: transport.peers.clone(),
             },
             destinations: destinations.collect(),
             buffer: vec![0; PACKET].into(),
             above,
             told: [false; DIFFERENCES],
+            told_ignored: [false; DecodeError::ALL.len()],
         })
     }
 
@@ -101,7 +108,13 @@ impl Wire {
         let Some(packet) = self.socket.receive(&mut self.buffer)? else { return Ok(Read::Empty) };
         let outcome = if is_whole(packet) { self.receiver.decode(packet) } else { Err(DecodeError::IpHeader) };
         self.status.received.count(&outcome);
-        Ok(outcome.map_or(Read::Ignored, Read::Advert))
+        let reason = match outcome {
+            Ok(advert) => return Ok(Read::Advert(advert)),
+            Err(reason) => reason,
+        };
+        let told = &mut self.told_ignored[reason as usize];
+        let news = sender(packet, reason, self.receiver.router.vrid).filter(|_| !std::mem::replace(told, true));
+        Ok(Read::Ignored(news.map(|from| (from, reason))))
     }
 
     /// Sends an advert everywhere.
@@ -159,5 +172,36 @@ impl Wire {
             self.told[difference as usize] = true;
             difference
         })
+    }
+}
+
+/// Who sent a packet that does not count, if it claims to be of our virtual router.
+fn sender(packet: &[u8], reason: DecodeError, vrid: u8) -> Option<Ipv4Addr> {
+    let octets: [u8; 4] = packet.get(12..16)?.try_into().ok()?;
+    let claimed = *packet.get(usize::from(packet.first()? & 0x0f) * 4 + 1)?;
+    // Checks come in their order: from this one on, it is of our VRID. Two versions do not see each other at all.
+    let is_ours = reason as usize > DecodeError::Vrid as usize || reason == DecodeError::Version;
+    (is_ours && claimed == vrid).then(|| octets.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_claims_our_virtual_router_is_named() {
+        let mut packet = [0; 28];
+        packet[0] = 0x45;
+        packet[12..16].copy_from_slice(&[10, 80, 1, 242]);
+        packet[21] = 52;
+        let named = |reason| sender(&packet, reason, 52).is_some();
+        for reason in [DecodeError::AuthData, DecodeError::Interval, DecodeError::Version, DecodeError::Checksum] {
+            assert!(named(reason), "{reason}");
+        }
+        for reason in [DecodeError::IpHeader, DecodeError::Ttl, DecodeError::Length, DecodeError::Vrid] {
+            assert!(!named(reason), "{reason}");
+        }
+        assert_eq!(sender(&packet, DecodeError::Version, 51), None, "another virtual router of another version");
+        assert_eq!(sender(&packet[..20], DecodeError::Version, 52), None);
     }
 }

@@ -48,6 +48,11 @@ impl Log {
             Happened::Differs { from, transport, what } => {
                 warn!(%from, on = config.transport(*transport), "{}", difference(*what));
             }
+            Happened::Ignored { from, transport, reason } => warn!(
+                %from,
+                on = config.transport(*transport),
+                "adverts for our VIPs are ignored: {reason}; if this is the other director, both will be Active"
+            ),
             Happened::Restored => warn!("somebody took VIPs off this director: they are back"),
             Happened::Failed { what, error } => warn!(error, "cannot {what}"),
         }
