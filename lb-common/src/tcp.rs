@@ -98,6 +98,7 @@ pub const fn note(own: u8, peer: u8, flags: u8, forward: bool) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::{State::*, *};
+    use proptest::prelude::*;
     use std::{format, vec::Vec};
 
     /// One row of IPVS's `tcp_states` for a direction and a flag, in the order of `BEFORE`; `None`: not reachable.
@@ -154,6 +155,34 @@ mod tests {
             }
         }
         assert!(wrong.is_empty(), "{wrong:#?}");
+    }
+
+    proptest! {
+        /// IPVS keeps a state and steps it with every packet; here it follows from flags that are never forgotten. However
+        /// long the packets go on, the two agree.
+        #[test]
+        fn every_sequence_of_packets_leads_to_the_state_of_ipvs(
+            established: bool,
+            packets in prop::collection::vec((any::<bool>(), 0_usize..3), 0..40),
+        ) {
+            let mut ipvs = if established { Established } else { SynRecv };
+            let (mut forward, mut reverse) = seen(ipvs);
+            for (is_input, which) in packets {
+                let (bit, input, output) = [
+                    (flag::FIN, INPUT_FIN, OUTPUT_FIN),
+                    (flag::ACK, INPUT_ACK, OUTPUT_ACK),
+                    (flag::RST, INPUT_RST, OUTPUT_RST),
+                ][which];
+                let at = BEFORE.iter().position(|state| *state == ipvs).unwrap();
+                let Some(next) = (if is_input { input } else { output })[at] else { continue };
+                (forward, reverse) = match is_input {
+                    true => (note(forward, reverse, bit, true), reverse),
+                    false => (forward, note(reverse, forward, bit, false)),
+                };
+                prop_assert_eq!(State::of(forward, reverse), next, "{:#04x} in {}, input: {}", bit, ipvs, is_input);
+                ipvs = next;
+            }
+        }
     }
 
     #[test]
