@@ -1,7 +1,7 @@
 //! A RST in answer to a packet, made of the packet itself (RFC 9293 §3.10.7.1).
 //!
 //! The answer's sequence number is what the packet's sender acknowledged, so it stands exactly where the sender waits
-//! (RFC 5961 §3.2) and is believed. It leaves the way the packet came: no route is asked.
+//! (RFC 5961 §3.2) and is believed. It leaves the way the packet came, with its VLAN tags: no route is asked.
 
 use lb_common::{
     csum::{fold, pseudo_header},
@@ -9,11 +9,12 @@ use lb_common::{
     tcp::flag,
     word,
 };
+use network_types::{eth::EthHdr, ip::Ipv4Hdr, tcp::TcpHdr, vlan::VlanHdr};
 
 use crate::{hook::Hook, nat};
 
-/// Ethernet, IPv4 and TCP without options.
-const FRAME: u32 = 14 + 20 + 20;
+/// IPv4 and TCP without options.
+const ANSWER: usize = Ipv4Hdr::LEN + TcpHdr::LEN;
 
 /// Answers the segment that the frame holds, or drops it where that cannot be done.
 #[inline(always)]
@@ -30,9 +31,8 @@ pub(crate) fn run<H: Hook>(hook: &H) -> H::Action {
 /// Turns the frame into the answer; `false` if the kernel would not let it be shortened.
 #[inline(always)]
 fn write<H: Hook>(hook: &H, packet: &Tcp) -> bool {
-    if packet.tags != 0 {
-        return false;
-    }
+    // The tags stay where they are. The mask shows the verifier that there are few.
+    let link = EthHdr::LEN + usize::from(packet.tags & 3) * VlanHdr::LEN;
     let unfinished = H::COMPLETE && nat::maybe_partial(packet);
     // SAFETY: `parse` checked the Ethernet header.
     let (dst_head, dst_tail, src_head, src_tail): (u32, u16, u32, u16) = unsafe {
@@ -50,14 +50,14 @@ fn write<H: Hook>(hook: &H, packet: &Tcp) -> bool {
         (0, packet.seq_end().to_be(), flag::RST | flag::ACK)
     };
     let (src, dst, sport, dport) = (packet.dst, packet.src, packet.dport, packet.sport);
-    if !hook.resize(FRAME) {
+    if !hook.resize((link + ANSWER) as u32) {
         return false;
     }
     let (start, end) = hook.bounds();
-    if start + FRAME as usize > end {
+    let (frame, answer) = (start as *mut u8, (start + link) as *mut u8);
+    if answer as usize + ANSWER > end {
         return false;
     }
-    let frame = start as *mut u8;
     // Version 4, 20 bytes of header; length 40; don't fragment; TTL 64, TCP.
     let ip = [0x4500_u16.to_be(), 40_u16.to_be(), 0, 0x4000_u16.to_be(), 0x4006_u16.to_be()];
     let ip_sum = u64::from(ip[0]) + u64::from(ip[1]) + u64::from(ip[3]) + u64::from(ip[4]);
@@ -69,29 +69,29 @@ fn write<H: Hook>(hook: &H, packet: &Tcp) -> bool {
         + u64::from(seq)
         + u64::from(ack)
         + u64::from(offset_flags);
-    // SAFETY: all 54 bytes were checked just before.
+    // SAFETY: all bytes up to the end of the answer were checked just before.
     unsafe {
         word::store(frame, dst_head);
         word::store(frame.add(4), dst_tail);
         word::store(frame.add(6), src_head);
         word::store(frame.add(10), src_tail);
-        word::store(frame.add(14), ip[0]);
-        word::store(frame.add(16), ip[1]);
-        word::store(frame.add(18), ip[2]);
-        word::store(frame.add(20), ip[3]);
-        word::store(frame.add(22), ip[4]);
-        word::store(frame.add(24), !fold(ip_sum + u64::from(src) + u64::from(dst)));
-        word::store(frame.add(26), src);
-        word::store(frame.add(30), dst);
-        word::store(frame.add(34), sport);
-        word::store(frame.add(36), dport);
-        word::store(frame.add(38), seq);
-        word::store(frame.add(42), ack);
-        word::store(frame.add(46), offset_flags);
-        word::store(frame.add(48), 0_u16);
+        word::store(answer, ip[0]);
+        word::store(answer.add(2), ip[1]);
+        word::store(answer.add(4), ip[2]);
+        word::store(answer.add(6), ip[3]);
+        word::store(answer.add(8), ip[4]);
+        word::store(answer.add(10), !fold(ip_sum + u64::from(src) + u64::from(dst)));
+        word::store(answer.add(12), src);
+        word::store(answer.add(16), dst);
+        word::store(answer.add(20), sport);
+        word::store(answer.add(22), dport);
+        word::store(answer.add(24), seq);
+        word::store(answer.add(28), ack);
+        word::store(answer.add(32), offset_flags);
+        word::store(answer.add(34), 0_u16);
         // What the buffer says about the checksum outlives the rewrite: keep the field to it.
-        word::store(frame.add(50), if unfinished { pseudo } else { !fold(tcp_sum) });
-        word::store(frame.add(52), 0_u16);
+        word::store(answer.add(36), if unfinished { pseudo } else { !fold(tcp_sum) });
+        word::store(answer.add(38), 0_u16);
     }
     true
 }

@@ -21,7 +21,7 @@ fn flow() -> Flow {
 /// The RST that RFC 9293 §3.10.7.1 wants in answer to a segment, as a host sends it: no options, no window.
 fn reset_of(packet: &Packet<Tcp>) -> Packet<Tcp> {
     let (src, dst) = packet.ends();
-    let answer = tcp().from(dst).to(src).window(0).id(0);
+    let answer = tcp().from(dst).to(src).window(0).id(0).tagged_as(packet);
     let (mac_src, mac_dst) = packet.link();
     match packet.acknowledges() {
         Some(ack) => answer.rst().seq(ack),
@@ -60,6 +60,8 @@ fn a_packet_without_a_conn_is_answered_with_a_reset_if_the_service_wants_it() {
         answered("a SYN+FIN", &flow.client().syn().fin()),
         answered("a segment without flags and with data", &flow.client().payload(7)),
         answered("a jumbo frame", &flow.client_ack().payload(3000)),
+        answered("a query in a VLAN, in the VLAN", &query.clone().vlan(7)).deferred_by_xdp(),
+        answered("a query in two VLANs, in both", &query.clone().qinq(100, 7)).deferred_by_xdp(),
         silent("a RST is not answered", &flow.client().rst()),
         silent("a RST+ACK is not answered", &flow.client_ack().rst()),
         silent("a segment with all flags is not answered", &flow.client().flags(0xff)),

@@ -40,7 +40,7 @@ pub(crate) struct Args {
 /// From the quick tests that run anywhere to the slow ones that take a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 enum Level {
-    /// Libraries, doc examples, and the files of tests/tests without a prefix; needs no root
+    /// Libraries with their own tests, doc examples, and the files of tests/tests without a prefix; needs no root
     Unit,
     /// tests/tests/prog_*.rs: the eBPF programs under BPF_PROG_TEST_RUN; needs root
     Prog,
@@ -213,20 +213,12 @@ fn commands(level: Level, tests: &[&String]) -> Vec<Command> {
     if level != Level::Unit {
         return vec![named];
     }
+    named.arg("--lib");
+    // All targets of these, the files of their own tests folders among them.
+    let own = cargo_test(&["--package", "lb-common", "--package", "lb-userspace", "--package", "xtask", "--tests"]);
     // The doc examples are a command of their own: cargo does not mix them with a choice of targets.
     let libraries = ["--package", "lb-common", "--package", "lb-userspace", "--package", "lb-tests"];
-    named.args([
-        "--package",
-        "lb-common",
-        "--package",
-        "lb-userspace",
-        "--package",
-        "xtask",
-        "--lib",
-        "--bin",
-        "xtask",
-    ]);
-    vec![named, cargo_test(&[&["--doc"], &libraries[..]].concat())]
+    vec![named, own, cargo_test(&[&["--doc"], &libraries[..]].concat())]
 }
 
 /// Runs one `cargo test`, shows all it prints as it comes, and counts.

@@ -99,6 +99,13 @@ macro_rules! frame_methods {
             self.vlan(inner)
         }
 
+        /// Sets the VLAN tags to those of another packet.
+        #[must_use]
+        pub fn tagged_as(mut self, other: &Self) -> Self {
+            self.ether.tags.clone_from(&other.ether.tags);
+            self
+        }
+
         /// Takes all VLAN tags off.
         #[must_use]
         pub fn untagged(mut self) -> Self {
