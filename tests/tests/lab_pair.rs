@@ -4,7 +4,7 @@
 use std::thread;
 use std::time::Duration;
 
-use lb_tests::checks::{Daemon, Pair};
+use lb_tests::checks::{Daemon, Pair, at_length};
 use lb_tests::lab::{Adverts, Knocks, Segment, VrrpOptions, addr, now, wait_for};
 use lb_userspace::control::protocol::{FailoverAnswer, Status};
 use nix::sys::signal::Signal;
@@ -17,10 +17,9 @@ fn role(pair: &Pair, number: usize) -> String {
     status.vrrp.expect("an election").role
 }
 
-/// LB_COLD_STARTS says how often; 100 times take some minutes.
 #[test]
 fn of_two_directors_that_start_cold_together_one_becomes_active_with_both_vips_every_time() {
-    let times = std::env::var("LB_COLD_STARTS").map_or(8, |times| times.parse().expect("LB_COLD_STARTS is a number"));
+    let times = at_length(8, 100);
     let pair = Pair::new([Daemon::Agent; 2], VrrpOptions::fast()).unwrap();
     let mut won = [0; 2];
     for time in 1..=times {
@@ -50,6 +49,8 @@ fn of_two_directors_that_start_cold_together_one_becomes_active_with_both_vips_e
 fn the_role_moves_by_hand_over_death_and_frost_and_one_director_answers_arp() {
     let pair = Pair::up([Daemon::Agent; 2], VrrpOptions::fast()).unwrap();
     let (d1, d2) = (pair.lab.d1(), pair.lab.d2());
+    // The host firewalls let nothing in from here on, adverts neither.
+    [d1, d2].into_iter().for_each(|director| director.firewall_default_drop().unwrap());
     pair.nothing_moves().unwrap();
     pair.answers_alone(0).unwrap();
     let knocks = Knocks::start(pair.lab.client(), addr::SERVICE).unwrap();
@@ -95,7 +96,7 @@ fn the_role_moves_by_hand_over_death_and_frost_and_one_director_answers_arp() {
     d2.signal_agent(Signal::SIGSTOP).unwrap();
     pair.takes(0).unwrap();
     pair.answers_alone_soon(0).unwrap();
-    for _ in 0..5 {
+    for _ in 0..at_length(5, 60) {
         pair.answers_alone(0).unwrap();
     }
     let thawed = now();

@@ -1,17 +1,16 @@
 //! A director that is busy is not dead: nothing else on the machine may cost it its role, neither all CPUs taken nor a
-//! disk that has stopped answering. LB_HOG_SECONDS says for how long; short by default.
+//! disk that has stopped answering.
 
 use std::time::Duration;
 
-use lb_tests::checks::{Daemon, Pair};
+use lb_tests::checks::{Daemon, Pair, at_length};
 use lb_tests::lab::{Loss, Segment, SlowLog, VrrpOptions, wait_for};
 use nix::sys::signal::Signal;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn length() -> Duration {
-    let seconds = std::env::var("LB_HOG_SECONDS").map_or(3, |text| text.parse().expect("LB_HOG_SECONDS is a number"));
-    Duration::from_secs(seconds)
+    at_length(Duration::from_secs(3), Duration::from_secs(10))
 }
 
 /// The lines of a director's log that reached the disk.

@@ -2,10 +2,11 @@
 //! peer: the roles stay, an alarm names the path, and it goes away with its cause. When all paths are cut, both serve,
 //! and one gives way as soon as they hear of each other.
 
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::checks::{Daemon, Pair};
+use lb_tests::checks::{Daemon, Pair, at_length};
 use lb_tests::lab::{Disturbance, Host, Loss, Segment, VrrpOptions, Way, addr, wait_for};
 use lb_userspace::control::protocol::Status;
 
@@ -80,6 +81,7 @@ fn cut_off_from_each_other_both_serve_and_one_gives_way_when_they_meet_again() {
         lab.split(Segment::Sync, &[(d1, "sync0")]).unwrap(),
     ];
     pair.takes(1).unwrap();
+    thread::sleep(at_length(Duration::ZERO, Duration::from_secs(60)));
     // Each side has a client and a server that learn of the director on their side.
     let (vip, internal) = (addr::VIP.to_string(), addr::INTERNAL_VIP.to_string());
     let hosts = [(lab.client().host(), &vip), (client2, &vip), (lab.servers()[0].host(), &internal), (rs2, &internal)];

@@ -9,7 +9,7 @@ mod spread;
 mod transfers;
 
 pub use firewall::behind_firewall;
-pub use pair::{Daemon, Pair};
+pub use pair::{Daemon, Pair, at_length};
 pub use sessions::{Sessions, by_servers};
 pub use setting::Setting;
 pub use spread::{Share, Spread, exact_shares, rounds, spread};

@@ -19,6 +19,11 @@ const WINDOW: Duration = Duration::from_millis(100);
 /// Two addresses take two system calls, and on a busy machine there may be a pause between them.
 const TOGETHER: Duration = Duration::from_millis(500);
 
+/// The short length that a test takes everywhere, or the long one of a run with `LB_LONG` set.
+pub fn at_length<T>(short: T, long: T) -> T {
+    if std::env::var_os("LB_LONG").is_some() { long } else { short }
+}
+
 /// What runs on a director.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Daemon {
