@@ -97,9 +97,9 @@ fn packet(before: &Flow, side: Side, flags: u8) -> Packet<Tcp> {
         _ => packet,
     };
     match (side, flags) {
-        // The same again while the handshake runs; else another attempt.
+        // The same again while the handshake runs; else another attempt, with a number far away from all before.
         (Client, flag::SYN) if before.half_open => before.client_syn(),
-        (Client, flag::SYN) => before.client_syn().seq(CLIENT_ISN + 900_000),
+        (Client, flag::SYN) => before.client_syn().seq(CLIENT_ISN + 0x3000_0000),
         (Client, _) => own(before.client_ack()),
         (Backend, flag::SYN) => before.backend_syn_ack(),
         (Backend, _) => own(before.backend_ack()),

@@ -323,8 +323,9 @@ mod tests {
     fn each_level_runs_its_own_tests() {
         let (config, nat) = ("config".to_owned(), "prog_nat".to_owned());
         let unit: Vec<String> = commands(Level::Unit, &[&config]).iter().map(cmd::shown).collect();
-        assert!(unit[0].contains("--test config") && unit[0].contains("--lib --bin xtask"), "{unit:?}");
-        assert!(unit[1].contains("--doc"), "{unit:?}");
+        assert!(unit[0].contains("--test config") && unit[0].contains("--lib"), "{unit:?}");
+        assert!(unit[1].contains("--package lb-userspace") && unit[1].contains("--tests"), "{unit:?}");
+        assert!(unit[2].contains("--doc"), "{unit:?}");
         let prog: Vec<String> = commands(Level::Prog, &[&nat]).iter().map(cmd::shown).collect();
         assert_eq!(prog.len(), 1);
         assert!(prog[0].contains("--test prog_nat") && !prog[0].contains("--lib"), "{prog:?}");

@@ -53,7 +53,9 @@ fn a_user_without_rights_learns_what_to_do() {
     fs::set_permissions(agent.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     // Root may connect to anything, so as root try it as somebody else, with a copy of the tool that is within reach.
     let tool = agent.dir.path().join("lbctl");
-    fs::copy(env!("CARGO_BIN_EXE_lbctl"), &tool).unwrap();
+    // Another process copies it: a test beside this one that forks while we hold the copy open for writing would keep it
+    // busy.
+    assert!(Command::new("cp").arg(env!("CARGO_BIN_EXE_lbctl")).arg(&tool).status().unwrap().success());
     let mut command = Command::new(&tool);
     command.args(["status", "--socket"]).arg(&agent.socket);
     if nix::unistd::geteuid().is_root() {
