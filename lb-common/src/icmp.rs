@@ -9,7 +9,6 @@ use crate::{
     addr::Ipv4,
     conn::{FlowKey, Proto},
     csum::Delta,
-    parse::Parsed,
     word,
 };
 
@@ -54,17 +53,29 @@ pub struct Translation {
     pub ports: [u16; 2],
 }
 
+/// Why an ICMP message is none of ours.
+pub(crate) enum Unfit {
+    /// No error, or not about a TCP segment.
+    Foreign,
+    /// The frame ends before the quoted headers do.
+    Short,
+}
+
 /// Finds the headers behind the outer IPv4 header at `ip`, which is `ihl` bytes long.
+///
+/// # Errors
+///
+/// It is not an error about a TCP segment.
 ///
 /// # Safety
 ///
 /// The fixed part of the outer header lies before `end`, and `end` is the end of the frame.
 #[inline(always)]
-pub(crate) unsafe fn parse(eth: *mut u8, ip: *mut u8, ihl: usize, tags: u8, end: usize) -> Parsed {
+pub(crate) unsafe fn parse(eth: *mut u8, ip: *mut u8, ihl: usize, tags: u8, end: usize) -> Result<IcmpError, Unfit> {
     // SAFETY: at most 60 bytes on, and checked before it is read.
     let icmp = unsafe { ip.add(ihl) };
     if icmp as usize + Icmpv4Hdr::LEN + Ipv4Hdr::LEN > end {
-        return Parsed::Short;
+        return Err(Unfit::Short);
     }
     // SAFETY: the ICMP header and the fixed part of the quoted one were checked; so was the outer one by the caller.
     let (kind, frags, vihl, proto, inner_frags): (u8, u16, u8, u8, u16) = unsafe {
@@ -86,17 +97,17 @@ pub(crate) unsafe fn parse(eth: *mut u8, ip: *mut u8, ihl: usize, tags: u8, end:
         || proto != Proto::Tcp as u8
         || inner_frags & 0x1fff_u16.to_be() != 0
     {
-        return Parsed::Foreign;
+        return Err(Unfit::Foreign);
     }
     // SAFETY: the ICMP header was checked; the quoted TCP header is checked before it is read.
     let (inner, tcp) = unsafe { (icmp.add(Icmpv4Hdr::LEN), icmp.add(Icmpv4Hdr::LEN + inner_ihl)) };
     if tcp as usize + QUOTED > end {
-        return Parsed::Short;
+        return Err(Unfit::Short);
     }
     let has_check = tcp as usize + offset_of!(TcpHdr, check) + 2 <= end;
     // SAFETY: checked.
     unsafe {
-        Parsed::IcmpError(IcmpError {
+        Ok(IcmpError {
             eth,
             ip,
             icmp,

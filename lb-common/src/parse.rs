@@ -10,7 +10,7 @@ use network_types::{arp::ArpHdr, eth::EthHdr, ip::Ipv4Hdr, tcp::TcpHdr, vlan::Vl
 
 use crate::{
     conn::{FlowKey, Proto},
-    icmp::{self, IcmpError},
+    icmp::{self, IcmpError, Unfit},
     word,
 };
 
@@ -244,7 +244,11 @@ unsafe fn ipv4(eth: *mut u8, tags: u8, end: usize) -> Parsed {
     }
     if proto == IPPROTO_ICMP {
         // SAFETY: the fixed part of the header was checked.
-        return unsafe { icmp::parse(eth, ip, ihl, tags, end) };
+        return match unsafe { icmp::parse(eth, ip, ihl, tags, end) } {
+            Ok(error) => Parsed::IcmpError(error),
+            Err(Unfit::Foreign) => Parsed::Foreign,
+            Err(Unfit::Short) => Parsed::Short,
+        };
     }
     // SAFETY: at most 60 bytes on, and checked before it is read.
     let tcp = unsafe { ip.add(ihl) };

@@ -1,8 +1,32 @@
 //! The state machine against RFC 9568 §6.4 and RFC 3768 §6.4, row by row, and every MUST of RFC 9568 that applies to
 //! IPv4, each with a case in which it must not happen.
 //!
-//! Not here, because they are the host's: forwarding and accepting packets for the addresses (§6.4.2, §6.4.3), virtual
-//! MAC addresses (§7.2, §8.1.2). What is IPv6's does not apply.
+//! | RFC 9568 | must | shown by |
+//! |---|---|---|
+//! | §5.1.1.1, §5.1.1.2, §7.2 | source: primary address; destination: the group | `sent_packets_comply` |
+//! | §5.1.1.2 | never forwarded by a router | Linux: 224.0.0.0/24 is link-local |
+//! | §5.1.1.3, §7.1 | TTL 255 sent; anything else discarded | `sent_packets_comply`, `received_packets_must_comply` |
+//! | §5.2.1, §5.2.2, §7.1 | version 3; unknown types discarded | `received_packets_must_comply` |
+//! | §5.2.3 | VRID 1 to 255 | the config's goldens |
+//! | §5.2.4 | 255 owns, 1 to 254 backs up, 0 resigns | `an_owner_starts_as_active_…`, `rows`, the config's goldens |
+//! | §5.2.5 (erratum 8299) | a count of 0 is ignored | `received_packets_must_comply` |
+//! | §5.2.6 | reserved bits: sent as 0, ignored | `sent_packets_comply`, `received_packets_must_comply` |
+//! | §5.2.7 (erratum 8301) | centiseconds, never 0 | `sent_packets_comply`, `received_packets_must_comply` |
+//! | §5.2.8, §7.1, §7.2 | the checksum is set and verified | `received_packets_must_comply`, `vrrp::packet` |
+//! | §6.1, §6.4.2 | timers follow the Active's interval | `rows` |
+//! | §6.4.1, §6.4.2, §6.4.3 | each row of the state tables | `rows` |
+//! | §6.4.2 | a Backup answers no ARP and does not have the addresses | `lab_pair`, `lab_vrrp`, `prog_foreign` |
+//! | §6.4.3, §8.1.2 | the Active answers ARP, alone | `lab_pair`, `lab_vrrp`, `lab_vrrp_settings` (virtual MAC) |
+//! | §6.4.3 | with the gratuitous ARPs before anything else | `a_backup_takes_over_when_its_timer_fires_…` |
+//! | §7.1 | complete, of a VRID here; else discarded and counted | `received_packets_must_comply`, `lab_vrrp` |
+//! | §7.1 | no packet is taken while we own the addresses | deviation: two owners must settle it, see below |
+//! | §7.2, §7.3 | frames come from 00:00:5e:00:01:VRID | `lab_vrrp_settings`, with `virtual_mac = true` only |
+//! | §8.3.2 | two owners are told apart and reported | `an_owner_preempts_…`, `lab_vrrp` |
+//!
+//! Off the RFC by default, as keepalived is: addresses live on the physical interface with its MAC (`virtual_mac`
+//! follows §7.3), and the Active accepts packets for them without owning them (`Accept_Mode`). By design: frames that
+//! neighbours still send to the director that has just yielded are translated, and an owner listens to another one,
+//! so that the greater address wins instead of both. IPv6 and the mixed mode of §8.4 do not apply.
 
 #[path = "vrrp_conformance/rig.rs"]
 mod rig;

@@ -13,7 +13,7 @@ use lb_common::{
 
 use super::{
     expiry::{Deadlines, Half},
-    sweep::Summary,
+    tally::Summary,
 };
 
 /// Partitions; of two million entries, one takes 8,000.
@@ -185,7 +185,7 @@ impl Join {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::datapath::{clock::Ticks, expiry::Timeouts, sweep::Tally};
+    use crate::datapath::{clock::Ticks, expiry::Timeouts, tally::Tally};
     use lb_common::{
         addr::Ipv4,
         conn::Origin,

@@ -26,6 +26,7 @@ mod scan;
 pub mod sweep;
 pub mod sysctl;
 mod tables;
+mod tally;
 
 use std::sync::Mutex;
 
@@ -52,8 +53,9 @@ pub use mode::{Hook, Mode};
 pub use pins::versioned;
 pub use plan::{DesiredBackend, DesiredService, Ids, Plan};
 pub use scan::Scan;
-pub use sweep::{Summary, Sweep, Tally};
+pub use sweep::Sweep;
 pub use tables::{Array, Table, TableSizes, Tables};
+pub use tally::{Summary, Tally};
 
 fn map_ids(pins: &pins::PinDir) -> Result<Vec<(&'static str, u32)>> {
     let id = |name: &'static str| {

@@ -9,15 +9,18 @@ use std::time::{Duration, Instant};
 pub struct ArpSchedule {
     /// Announcements of each VIP in a burst.
     pub burst: u8,
-    /// The pause after which a burst is repeated.
-    pub again: Duration,
+    /// How long after the first burst it is repeated, in order.
+    pub repeats: [Duration; 2],
     /// The pause between single announcements for as long as the VIPs are here; `None`: never.
     pub refresh: Option<Duration>,
 }
 
 impl Default for ArpSchedule {
+    /// Linux believes no second sender within a second of the first (`locktime` in arp(7)): the first repetition comes
+    /// right after that. Another one is for those who missed both.
     fn default() -> Self {
-        Self { burst: 5, again: Duration::from_secs(5), refresh: Some(Duration::from_secs(10)) }
+        let repeats = [Duration::from_millis(1100), Duration::from_secs(5)];
+        Self { burst: 5, repeats, refresh: Some(Duration::from_secs(10)) }
     }
 }
 
@@ -25,20 +28,22 @@ impl Default for ArpSchedule {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Announcements {
     schedule: ArpSchedule,
-    again: Option<Instant>,
+    /// Repetitions done.
+    repeated: usize,
     refresh: Option<Instant>,
+    /// The first burst, also when the VIPs have left since.
     started: Option<Instant>,
 }
 
 impl Announcements {
     pub(super) const fn new(schedule: ArpSchedule) -> Self {
-        Self { schedule, again: None, refresh: None, started: None }
+        Self { schedule, repeated: schedule.repeats.len(), refresh: None, started: None }
     }
 
     /// Plans for VIPs that are here since now; returns how often to announce each of them at once.
     pub(super) fn start(&mut self, now: Instant) -> u8 {
         self.started = Some(now);
-        self.again = Some(now + self.schedule.again);
+        self.repeated = 0;
         self.refresh = self.schedule.refresh.map(|pause| now + pause);
         self.schedule.burst
     }
@@ -49,16 +54,16 @@ impl Announcements {
     }
 
     pub(super) fn stop(&mut self) {
-        self.again = None;
+        self.repeated = self.schedule.repeats.len();
         self.refresh = None;
     }
 
     /// How often to announce each VIP now.
     pub(super) fn due(&mut self, now: Instant) -> Option<u8> {
-        let repeat = self.again.is_some_and(|at| at <= now);
+        let repeat = self.repeat().is_some_and(|at| at <= now);
         let refresh = self.refresh.is_some_and(|at| at <= now);
         if repeat {
-            self.again = None;
+            self.repeated += 1;
         }
         if refresh {
             self.refresh = self.schedule.refresh.map(|pause| now + pause);
@@ -71,6 +76,10 @@ impl Announcements {
     }
 
     pub(super) fn next(&self) -> Option<Instant> {
-        self.again.into_iter().chain(self.refresh).min()
+        self.repeat().into_iter().chain(self.refresh).min()
+    }
+
+    fn repeat(&self) -> Option<Instant> {
+        Some(self.started? + *self.schedule.repeats.get(self.repeated)?)
     }
 }
