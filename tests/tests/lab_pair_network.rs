@@ -96,12 +96,12 @@ fn cut_off_from_each_other_both_serve_and_one_gives_way_when_they_meet_again() {
     assert_eq!(winner, 0, "the higher priority");
     // The neighbours of the other side are told of the right director, long before their entry gets old.
     for (host, vip) in hosts {
-        assert!(reaches(host, vip), "{} after the split", host.name());
         let expected = lab.d1().address(if *vip == addr::VIP.to_string() { Segment::Client } else { Segment::Server });
         let mac = addr::link(expected.unwrap()).map(|byte| format!("{byte:02x}")).join(":");
         // Linux believes no second answer within a second of the first (`locktime`): the repeated burst gets through.
         let knows = || host.check(&["ip", "neigh", "show", "to", vip]).map(|known| known.contains(&mac).then_some(()));
         wait_for(&format!("{mac} as {vip} at {}", host.name()), LIMIT, knows).unwrap();
+        assert!(reaches(host, vip), "{} after the split", host.name());
     }
     pair.answers_alone(0).unwrap();
     pair.nothing_moves().unwrap();

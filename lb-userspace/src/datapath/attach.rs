@@ -11,40 +11,14 @@ use std::{
 };
 
 use super::{
+    attachment::{InterfaceStatus, LinkStatus},
     bpf, clsact,
     error::{Error, Result},
     mode::{Choice, Hook},
     netdev::{self, NetDev},
-    pins::{self, LinkPin, PinDir, Undo},
+    pins::{self, LinkPin, PinDir},
+    undo::Undo,
 };
-
-/// A program at a hook.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LinkStatus {
-    /// Where it runs.
-    pub hook: Hook,
-    /// The kernel's id of the link: it stays when the program is replaced. 0: a filter at clsact, which has no link.
-    pub link_id: u32,
-    /// The kernel's id of the program.
-    pub program_id: u32,
-    /// The link was there before, from an earlier agent.
-    pub adopted: bool,
-}
-
-/// What became of one interface of the config.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InterfaceStatus {
-    /// Its name.
-    pub name: String,
-    /// Its index.
-    pub ifindex: u32,
-    /// The hook that sees its packets first: the mode in use.
-    pub hook: Hook,
-    /// Why this hook.
-    pub why: String,
-    /// Every program of ours on it.
-    pub links: Vec<LinkStatus>,
-}
 
 /// The programs that were loaded for attaching.
 pub(super) struct Programs<'a> {
@@ -106,7 +80,7 @@ fn take_over_or_attach(
     let path = pins.link(&dev.name, hook);
     let program = programs.of(hook)?;
     if hook == Hook::Tc && !tcx_known() {
-        return clsact::take_over_or_attach(pins, dev, program, undo);
+        return clsact::take_over_or_attach(pins, dev, program, &mut undo.filters);
     }
     if let Some((link, info)) = usable(&path, dev, hook)? {
         // May be refused when the old program is gone or the right to open it is missing: then nothing is undone.

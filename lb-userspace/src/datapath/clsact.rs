@@ -20,12 +20,12 @@ use rtnetlink::{
 };
 
 use super::{
-    attach::LinkStatus,
+    attachment::LinkStatus,
     bpf,
     error::{Error, Result},
     mode::Hook,
     netdev::NetDev,
-    pins::{self, PinDir, Undo},
+    pins::{self, PinDir},
 };
 use crate::netlink::{self, Order};
 
@@ -59,12 +59,13 @@ impl Replaced {
     }
 }
 
-/// Puts the program into our filter, which is made if it is missing.
+/// Puts the program into our filter, which is made if it is missing. What must be put back if the start fails goes to
+/// `undo` before the step that could fail.
 pub(super) fn take_over_or_attach(
     pins: &PinDir,
     dev: &NetDev,
     program: BorrowedFd<'_>,
-    undo: &mut Undo,
+    undo: &mut Vec<Replaced>,
 ) -> Result<LinkStatus> {
     let attach = |what: &str| Error::io(format!("{what} at clsact ingress of {}", dev.name));
     let path = pins.link(&dev.name, Hook::Tc);
@@ -72,7 +73,7 @@ pub(super) fn take_over_or_attach(
     let adopted = earlier.is_some();
     ensure_qdisc(dev.index).map_err(attach("make a qdisc"))?;
     set(dev.index, program).map_err(attach("set the filter"))?;
-    undo.filters.push(Replaced { ifindex: dev.index, path: path.clone(), earlier });
+    undo.push(Replaced { ifindex: dev.index, path: path.clone(), earlier });
     // If this is interrupted, the next start finds the filter by its place.
     pins::remove(&path).map_err(Error::io(format!("remove {}", path.display())))?;
     bpf::obj_pin(program, &path).map_err(Error::io(format!("pin {}", path.display())))?;

@@ -13,13 +13,15 @@ use aya::{Ebpf, EbpfLoader, programs::Program};
 use lb_common::abi;
 
 use super::{
-    attach::{self, InterfaceStatus, Programs},
+    attach::{self, Programs},
+    attachment::InterfaceStatus,
     error::{Error, Result},
     mode::{self, Mode},
     netdev::{self, NetDev},
-    pins::{self, Adoption, PinDir, Undo},
+    pins::{self, Adoption, PinDir},
     preflight,
     tables::{MapSpec, TableSizes, Tables},
+    undo::Undo,
 };
 
 /// Where to pin, how large, and what to attach to.
@@ -69,7 +71,7 @@ pub(super) fn load(object: &[u8], settings: &Settings) -> Result<Loaded> {
     preflight::check(&dir)?;
     let devs = resolve(&settings.interfaces)?;
     let mut undo = Undo::default();
-    let pins = PinDir::create(dir, &mut undo)?;
+    let pins = PinDir::create(dir, &mut undo.created)?;
     let mut report = Report::default();
     let specs = adopt(&pins, &settings.tables, &mut undo, &mut report)?;
     let mut ebpf = load_object(object, &pins, &specs)?;

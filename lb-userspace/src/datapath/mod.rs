@@ -5,6 +5,7 @@
 
 mod apply;
 mod attach;
+mod attachment;
 mod bpf;
 pub mod clock;
 mod clsact;
@@ -27,6 +28,7 @@ pub mod sweep;
 pub mod sysctl;
 mod tables;
 mod tally;
+mod undo;
 
 use std::sync::Mutex;
 
@@ -42,7 +44,7 @@ use lb_common::{
     retire::{self, Outcome, Request},
 };
 
-pub use attach::{InterfaceStatus, LinkStatus};
+pub use attachment::{InterfaceStatus, LinkStatus};
 pub use clock::Ticks;
 pub use ends::{Ends, Numbers};
 pub use error::{Error, Result};

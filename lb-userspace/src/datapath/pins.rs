@@ -1,4 +1,4 @@
-//! The versioned pin directory: who may use it, what is in it, and how a failed start leaves it as it was.
+//! The versioned pin directory: who may use it, and what is in it.
 //!
 //! The lock is a flock(2) on the directory itself: bpffs refuses files, but its directories can be locked, so the lock
 //! is the same for every process that could touch the pins, whatever its runtime directory.
@@ -6,10 +6,7 @@
 use std::{
     fs::{self, File, TryLockError},
     io,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::fs::MetadataExt,
-    },
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -17,7 +14,6 @@ use lb_common::abi;
 
 use super::{
     bpf::{self, MapInfo},
-    clsact,
     error::{Error, Result},
     mode::Hook,
     tables::MapSpec,
@@ -37,12 +33,12 @@ pub(super) struct PinDir {
 }
 
 impl PinDir {
-    /// Creates the directory if it is missing and locks it; `undo` removes what was created.
-    pub(super) fn create(path: PathBuf, undo: &mut Undo) -> Result<Self> {
+    /// Creates the directory if it is missing and locks it; `created` gets what was created, in that order.
+    pub(super) fn create(path: PathBuf, created: &mut Vec<PathBuf>) -> Result<Self> {
         let missing: Vec<&Path> = path.ancestors().take_while(|dir| !dir.exists()).collect();
         for dir in missing.into_iter().rev() {
             match fs::create_dir(dir) {
-                Ok(()) => undo.created.push(dir.to_owned()),
+                Ok(()) => created.push(dir.to_owned()),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => {
                     let dots =
@@ -159,48 +155,6 @@ fn compare(found: &MapInfo, spec: &MapSpec) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// Takes back, when dropped, what a start has done so far; [`Undo::keep`] ends that.
-#[derive(Debug, Default)]
-pub(super) struct Undo {
-    /// Directories and pins, in the order of their creation.
-    pub(super) created: Vec<PathBuf>,
-    /// Links that were made. Removing the pin is not enough: the kernel then detaches some time later.
-    pub(super) attached: Vec<OwnedFd>,
-    /// Links whose program was replaced, with the program they had.
-    pub(super) replaced: Vec<(OwnedFd, OwnedFd)>,
-    /// Filters that were made or got another program.
-    pub(super) filters: Vec<clsact::Replaced>,
-}
-
-impl Undo {
-    /// Everything went well.
-    pub(super) fn keep(mut self) {
-        self.created.clear();
-        self.attached.clear();
-        self.replaced.clear();
-        self.filters.clear();
-    }
-}
-
-impl Drop for Undo {
-    fn drop(&mut self) {
-        for (link, program) in self.replaced.drain(..).rev() {
-            if let Err(error) = bpf::link_update(link.as_fd(), program.as_fd()) {
-                tracing::warn!(%error, "cannot give a link its program back");
-            }
-        }
-        for filter in self.filters.drain(..).rev() {
-            filter.undo().unwrap_or_else(|error| tracing::warn!(%error, "cannot undo a filter"));
-        }
-        for link in self.attached.drain(..).rev() {
-            bpf::link_detach(link.as_fd()).unwrap_or_else(|error| tracing::warn!(%error, "cannot detach"));
-        }
-        for path in self.created.drain(..).rev() {
-            remove(&path).unwrap_or_else(|error| tracing::warn!(%error, path = %path.display(), "cannot undo"));
-        }
-    }
 }
 
 /// Removes a pin or an empty directory; a missing one is fine.
