@@ -3,7 +3,7 @@
 //! and one gives way as soon as they hear of each other.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::checks::{Daemon, Pair, at_length};
@@ -91,6 +91,7 @@ fn cut_off_from_each_other_both_serve_and_one_gives_way_when_they_meet_again() {
     for cut in cuts {
         cut.end().unwrap();
     }
+    let ended = Instant::now();
     let winner = wait_for("one Active", LIMIT, || pair.watch.active())
         .unwrap_or_else(|error| panic!("{error:#}\n{}", pair.told()));
     assert_eq!(winner, 0, "the higher priority");
@@ -101,7 +102,10 @@ fn cut_off_from_each_other_both_serve_and_one_gives_way_when_they_meet_again() {
         // Linux believes no second answer within a second of the first (`locktime`): the repeated burst gets through.
         let knows = || host.check(&["ip", "neigh", "show", "to", vip]).map(|known| known.contains(&mac).then_some(()));
         wait_for(&format!("{mac} as {vip} at {}", host.name()), LIMIT, knows).unwrap();
-        assert!(reaches(host, vip), "{} after the split", host.name());
+        // The director may be looking for the host just then, as it did in vain before: its kernel asks once a second.
+        let reached = || Ok(reaches(host, vip).then_some(()));
+        wait_for(&format!("{} after the split", host.name()), LIMIT, reached).unwrap();
+        println!("{} reaches {vip} {:?} after the cuts have ended", host.name(), ended.elapsed());
     }
     pair.answers_alone(0).unwrap();
     pair.nothing_moves().unwrap();
