@@ -88,6 +88,9 @@ const PACKAGES: &[Package] = &[
     package(Purpose::Lab, "systemd", "systemd-analyze"),
     package(Purpose::Lab, "iputils-ping", "ping"),
     package(Purpose::Lab, "tcpdump", "tcpdump"),
+    // MySQL itself is in no stable release: the lab unpacks it from unstable into a directory of its own.
+    package(Purpose::Lab, "debootstrap", "debootstrap"),
+    package(Purpose::Lab, "debian-archive-keyring", "/usr/share/keyrings/debian-archive-keyring.gpg"),
     package(Purpose::Lab, "keepalived", "keepalived"),
     package(Purpose::Rival, "libnetfilter-conntrack3", "/usr/share/doc/libnetfilter-conntrack3/copyright"),
     package(Purpose::Rival, "libnetfilter-cthelper0", "/usr/share/doc/libnetfilter-cthelper0/copyright"),

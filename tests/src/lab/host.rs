@@ -1,7 +1,7 @@
 //! A host of the lab: a network namespace with a name, in which commands run. The file system, /sys/fs/bpf included,
 //! is the machine's; the host name is the host's own (a UTS namespace per command).
 
-use std::ffi::{CString, OsStr};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use nix::unistd::{Gid, Uid};
 
 use super::netns::Namespace;
-use super::process::{Lifetime, Process, Setup};
+use super::process::{Files, Lifetime, Process, Setup};
 use super::record::{self, Record};
 
 /// Name of the namespace of `host` in lab `id`.
@@ -204,18 +204,18 @@ impl Host {
         self.spawn_as(name, command, None, None)
     }
 
-    /// As another user, and with a file of its own as /etc/hosts.
+    /// As another user, and with another view of the file system.
     pub(crate) fn spawn_as(
         &self,
         name: &str,
         command: Command,
         user: Option<(Uid, Gid)>,
-        hosts: Option<&Path>,
+        files: Option<Files>,
     ) -> Result<Process> {
         let Some(record) = &self.inner.record else {
             bail!("{}: only the process that started the lab starts background processes in it", self.name());
         };
-        let command = self.prepare(command, user, hosts, Some(self.inner.lifetime))?;
+        let command = self.prepare(command, user, files, Some(self.inner.lifetime))?;
         let what = format!("{} on {}", name, self.name());
         let log = self.directory().join(format!("{name}.log"));
         Process::start(&what, command, &log, self.inner.lifetime, record)
@@ -229,12 +229,11 @@ impl Host {
         &self,
         mut command: Command,
         user: Option<(Uid, Gid)>,
-        hosts: Option<&Path>,
+        files: Option<Files>,
         lifetime: Option<Lifetime>,
     ) -> Result<Command> {
         let namespace = self.inner.namespace.try_clone().context("duplicate a namespace handle")?;
-        let hosts = hosts.map(|path| CString::new(path.as_os_str().as_encoded_bytes())).transpose()?;
-        Setup { namespace, hostname: self.name().to_owned(), user, hosts, lifetime }.apply(&mut command);
+        Setup { namespace, hostname: self.name().to_owned(), user, files, lifetime }.apply(&mut command);
         Ok(command)
     }
 }

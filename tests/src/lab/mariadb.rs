@@ -4,7 +4,7 @@
 //! which works from any namespace; clients log in as [`addr::USER`] over TCP.
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use nix::unistd::{Gid, Uid};
 
 use super::addr;
 use super::host::Host;
-use super::process::Process;
+use super::process::{Files, Process};
 use super::template::{self, Template};
 use super::wait::wait_for;
 
@@ -60,7 +60,7 @@ pub struct Server {
 struct Daemon {
     arguments: Vec<String>,
     user: Option<(Uid, Gid)>,
-    hosts: Option<PathBuf>,
+    files: Option<Files>,
     process: Option<Process>,
 }
 
@@ -77,13 +77,7 @@ impl Server {
             daemon.arguments = self.arguments(options, template.user.is_some());
             daemon.user = template.user;
             if options.resolve_names {
-                let path = self.host.directory().join("hosts");
-                let line = |at| format!("{} d{}.lab\n", addr::director_internal(at), at + 1);
-                std::fs::write(&path, format!("127.0.0.1 localhost\n{}{}", line(0), line(1)))
-                    .with_context(|| format!("write {}", path.display()))?;
-                daemon.hosts = Some(path);
-                // There is no name server, and nobody shall wait for one.
-                self.host.ip_batch("route replace unreachable default\n")?;
+                daemon.files = Some(Files::default().bind(&known_names(&self.host)?, Path::new("/etc/hosts"))?);
             }
             if let Some((uid, gid)) = template.user {
                 std::os::unix::fs::chown(self.host.directory(), Some(uid.as_raw()), Some(gid.as_raw()))
@@ -181,7 +175,7 @@ impl Server {
         }
         let mut command = Command::new("mariadbd");
         command.args(&daemon.arguments);
-        let mut process = self.host.spawn_as("mariadbd", command, daemon.user, daemon.hosts.as_deref())?;
+        let mut process = self.host.spawn_as("mariadbd", command, daemon.user, daemon.files.clone())?;
         let expected = self.id().to_string();
         let ready = wait_for(&format!("{name}: mariadbd's answer"), START_LIMIT, || {
             if let Some(status) = process.try_wait()? {
@@ -305,7 +299,17 @@ impl Server {
     }
 }
 
-fn text(value: Value) -> String {
+/// A hosts file with the directors in it. No name server is asked: nobody shall wait for one that is not there.
+pub(crate) fn known_names(host: &Host) -> Result<PathBuf> {
+    let path = host.directory().join("hosts");
+    let line = |at| format!("{} d{}.lab\n", addr::director_internal(at), at + 1);
+    std::fs::write(&path, format!("127.0.0.1 localhost\n{}{}", line(0), line(1)))
+        .with_context(|| format!("write {}", path.display()))?;
+    host.ip_batch("route replace unreachable default\n")?;
+    Ok(path)
+}
+
+pub(crate) fn text(value: Value) -> String {
     match value {
         Value::NULL => "NULL".to_owned(),
         Value::Bytes(bytes) => String::from_utf8_lossy(&bytes).into_owned(),

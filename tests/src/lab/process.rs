@@ -19,7 +19,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Gid, Pid, Uid, getppid, setgid, setgroups, sethostname, setsid, setuid};
+use nix::unistd::{Gid, Pid, Uid, chdir, chroot, getppid, setgid, setgroups, sethostname, setsid, setuid};
 
 use super::netns::Namespace;
 use super::record::Record;
@@ -41,10 +41,49 @@ pub(crate) struct Setup {
     pub(crate) namespace: Namespace,
     pub(crate) hostname: String,
     pub(crate) user: Option<(Uid, Gid)>,
-    /// The file that the process sees as /etc/hosts; None for the machine's.
-    pub(crate) hosts: Option<CString>,
+    /// What it sees of the file system; None for all of the machine's.
+    pub(crate) files: Option<Files>,
     /// None leaves the child to its starter.
     pub(crate) lifetime: Option<Lifetime>,
+}
+
+/// A view of the file system, in a mount namespace of its own.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Files {
+    /// What is seen where: source, then target, which must exist.
+    binds: Vec<(CString, CString)>,
+    root: Option<CString>,
+}
+
+impl Files {
+    /// Shows the file or directory `source` at `target` of the machine.
+    pub(crate) fn bind(mut self, source: &Path, target: &Path) -> Result<Self> {
+        self.binds.push((c_path(source)?, c_path(target)?));
+        Ok(self)
+    }
+
+    /// Makes `root` the root directory, after all binds.
+    pub(crate) fn root(mut self, root: &Path) -> Result<Self> {
+        self.root = Some(c_path(root)?);
+        Ok(self)
+    }
+
+    fn enter(&self) -> io::Result<()> {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        mount(None::<&CStr>, c"/", None::<&CStr>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&CStr>)?;
+        for (source, target) in &self.binds {
+            mount(Some(source.as_c_str()), target.as_c_str(), None::<&CStr>, MsFlags::MS_BIND, None::<&CStr>)?;
+        }
+        if let Some(root) = &self.root {
+            chroot(root.as_c_str())?;
+            chdir(c"/")?;
+        }
+        Ok(())
+    }
+}
+
+fn c_path(path: &Path) -> Result<CString> {
+    CString::new(path.as_os_str().as_encoded_bytes()).with_context(|| format!("{} holds a zero byte", path.display()))
 }
 
 impl Setup {
@@ -55,10 +94,8 @@ impl Setup {
             self.namespace.enter()?;
             unshare(CloneFlags::CLONE_NEWUTS)?;
             sethostname(&self.hostname)?;
-            if let Some(hosts) = &self.hosts {
-                unshare(CloneFlags::CLONE_NEWNS)?;
-                mount(None::<&CStr>, c"/", None::<&CStr>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&CStr>)?;
-                mount(Some(hosts.as_c_str()), c"/etc/hosts", None::<&CStr>, MsFlags::MS_BIND, None::<&CStr>)?;
+            if let Some(files) = &self.files {
+                files.enter()?;
             }
             if let Some((uid, gid)) = self.user {
                 setgroups(&[gid])?;
@@ -78,7 +115,7 @@ impl Setup {
             }
             Ok(())
         };
-        // SAFETY: the closure makes system calls only (setns, unshare, sethostname, mount, set*id, prctl, setsid); it neither
+        // SAFETY: the closure makes system calls only (setns, unshare, sethostname, mount, chroot, set*id, prctl, setsid); it neither
         // allocates nor takes a lock, so it is sound in the child of a multi-threaded process.
         unsafe { command.pre_exec(enter) };
     }
