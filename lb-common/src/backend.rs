@@ -38,9 +38,11 @@ pub struct Backend {
     pub state: BackendState,
     /// What happens to its conns while it is down.
     pub on_down: OnDown,
+    /// Most established conns; 0: no limit.
+    pub max_conn: u32,
 }
 
-map_type!(Backend, size = 12, enums = { state: BackendState, on_down: OnDown });
+map_type!(Backend, size = 16, enums = { state: BackendState, on_down: OnDown });
 
 /// How busy a backend is. Stepped atomically when a conn is established and when it leaves that state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

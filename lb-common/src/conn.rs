@@ -139,6 +139,9 @@ pub struct Conn {
 pub mod once {
     /// The conn no longer counts in its backend's load.
     pub const UNCOUNTED: u8 = 1;
+    /// Of the reverse entry of a half-open conn: the client was refused after the backend had answered. The backend is
+    /// told when it asks again.
+    pub const REFUSED: u8 = 2;
 }
 
 map_type!(Conn, size = 64, enums = { dir: Direction, origin: Origin });

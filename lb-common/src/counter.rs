@@ -51,29 +51,31 @@ counters! {
     ArpGate = 13 => arp_gate,
     /// Longer than the link to the next hop takes: its sender was told how long a packet may be.
     TooBig = 14 => too_big,
+    /// A new conn that no backend has room for: the client was answered with a RST.
+    ResetFull = 15 => reset_full,
 
     /// A TCP header whose lengths contradict each other or the IP header: left to the kernel, which discards it.
-    Malformed = 15 => malformed,
+    Malformed = 16 => malformed,
     /// A conn was opened: its SYN was forwarded.
-    Opened = 16 => conns_opened,
+    Opened = 17 => conns_opened,
     /// A conn's handshake completed.
-    Established = 17 => conns_established,
+    Established = 18 => conns_established,
     /// A SYN was sent again.
-    SynAgain = 18 => syn_again,
+    SynAgain = 19 => syn_again,
     /// A SYN took over the flow key of a closed conn.
-    Reused = 19 => keys_reused,
+    Reused = 20 => keys_reused,
     /// A conn got another source port towards the backend.
-    PortRemapped = 20 => ports_remapped,
+    PortRemapped = 21 => ports_remapped,
     /// A RST outside the sequence: forwarded, but the conn stays.
-    BlindRst = 21 => rst_implausible,
+    BlindRst = 22 => rst_implausible,
     /// A next hop was looked up.
-    HopLookup = 22 => hop_lookups,
+    HopLookup = 23 => hop_lookups,
     /// A packet was left to the TC program behind XDP, untouched.
-    Deferred = 23 => deferred_to_tc,
+    Deferred = 24 => deferred_to_tc,
     /// The event ring was full: the agent must scan the tables.
-    EventLost = 24 => events_lost,
+    EventLost = 25 => events_lost,
     /// An ICMP error about a packet of a conn was translated.
-    IcmpError = 25 => icmp_errors,
+    IcmpError = 26 => icmp_errors,
 }
 
 impl Counter {

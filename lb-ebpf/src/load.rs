@@ -2,17 +2,46 @@
 
 use core::mem::offset_of;
 
-use lb_common::conn::{Conn, once};
+use lb_common::{
+    backend::{Backend, Load},
+    conn::{Conn, once},
+};
 
-use crate::{atomic, maps::LOADS};
+use crate::{
+    atomic,
+    maps::{BACKENDS, LOADS},
+};
 
-/// Counts a conn that was just established.
+/// Counts a conn that is about to be established; false, and nothing is counted, if the backend has all it may have.
+///
+/// Of two that want the last place one gets it, or, for a moment, none: the limit is never exceeded.
 #[inline(always)]
-pub(crate) fn count(backend: u16) {
-    if let Some(load) = LOADS.get_ptr_mut(u32::from(backend)) {
-        // SAFETY: an aligned word of an array element.
-        unsafe { atomic::fetch_add(&raw mut (*load).active, 1) };
+pub(crate) fn admit(backend: u16) -> bool {
+    let Some(load) = LOADS.get_ptr_mut(u32::from(backend)) else { return true };
+    let most = BACKENDS.get(u32::from(backend)).map_or(0, |record| record.max_conn);
+    // SAFETY: an aligned word of an array element.
+    let before = unsafe { atomic::fetch_add(&raw mut (*load).active, 1) };
+    if most == 0 || before < u64::from(most) {
+        return true;
     }
+    // SAFETY: as above. Adding -1 subtracts.
+    unsafe { atomic::fetch_add(&raw mut (*load).active, u64::MAX) };
+    false
+}
+
+/// Takes back [`admit`].
+#[inline(always)]
+pub(crate) fn dismiss(backend: u16) {
+    if let Some(load) = LOADS.get_ptr_mut(u32::from(backend)) {
+        // SAFETY: an aligned word of an array element. Adding -1 subtracts.
+        unsafe { atomic::fetch_add(&raw mut (*load).active, u64::MAX) };
+    }
+}
+
+/// The backend has all the conns it may have.
+#[inline(always)]
+pub(crate) fn is_full(record: &Backend, load: &Load) -> bool {
+    record.max_conn != 0 && load.active >= u64::from(record.max_conn)
 }
 
 /// Uncounts a conn that is no longer established. Packets of both directions and the sweep may come here at the same

@@ -20,7 +20,7 @@ use crate::{
     hook::Hook,
     hop, load,
     maps::{BACKENDS, CONNS, HALF_OPEN, SERVICES},
-    schedule,
+    schedule::{self, Pick},
 };
 
 const BPF_ANY: u64 = 0;
@@ -41,6 +41,11 @@ pub(crate) fn find<H: Hook>(packet: &Tcp, control: &Control, key: &FlowKey) -> R
         None => {
             let conn = HALF_OPEN.get_ptr_mut(key).ok_or(Verdict::Pass)?;
             forward::check::<H>(packet, Direction::Reverse)?;
+            // SAFETY: the entry is this direction's.
+            if unsafe { (*conn).once } & once::REFUSED != 0 {
+                let told = packet.flags & flag::RST == 0;
+                return Err(if told { Verdict::Reset(Counter::ResetFull) } else { Verdict::Drop(Counter::ResetFull) });
+            }
             // SAFETY: the entry is this direction's.
             from_backend(packet, unsafe { &mut *conn });
             Ok(conn)
@@ -146,6 +151,16 @@ fn complete(
     // The backend may have reset the conn meanwhile: then it is closed from the start, and no load.
     let active = State::of(flag::SYN | flag::ACK, peer_seen).is_active();
     conn.seen = flag::SYN | flag::ACK;
+    if active && !load::admit(conn.backend) {
+        // The backend has not heard of the client's ACK, so to its server the conn never was. It will ask again.
+        if let Some(other) = HALF_OPEN.get_ptr_mut(other_key) {
+            // SAFETY: a byte of an element that no other packet writes during the handshake.
+            unsafe { (*other).once |= once::REFUSED };
+        }
+        let _ = HALF_OPEN.remove(key);
+        events::refused(EventKind::Refused, key, service.id, Counter::ResetFull);
+        return Err(Verdict::Reset(Counter::ResetFull));
+    }
     conn.once = if active { 0 } else { once::UNCOUNTED };
     forward::learn(packet, conn);
     conn.last_seen = clock::now();
@@ -157,13 +172,13 @@ fn complete(
             let _ = CONNS.remove(other_key);
         }
         conn.seen = flag::SYN;
+        if active {
+            load::dismiss(conn.backend);
+        }
         events::refused(EventKind::Refused, key, service.id, Counter::TableFull);
         return Err(Verdict::Drop(Counter::TableFull));
     }
     count::one(Counter::Established);
-    if active {
-        load::count(conn.backend);
-    }
     events::conn(EventKind::Established, key, conn, peer_seen, peer_ack);
     let _ = (HALF_OPEN.remove(key), HALF_OPEN.remove(other_key));
     let conn = CONNS.get_ptr_mut(key).ok_or(Verdict::Drop(Counter::NoConn))?;
@@ -178,8 +193,16 @@ fn complete(
 /// Opens a conn: picks a backend and writes both half-open entries.
 #[inline(always)]
 fn open(packet: &Tcp, key: &FlowKey, service: &Service) -> Result<*mut Conn, Verdict> {
-    let backend = schedule::pick(service, key.src).and_then(|id| BACKENDS.get(u32::from(id)).map(|b| (id, b)));
-    let Some((id, backend)) = backend else {
+    let picked = match schedule::pick(service, key.src) {
+        Pick::Backend(id) => BACKENDS.get(u32::from(id)).map(|backend| (id, backend)),
+        Pick::Nobody => None,
+        // Who waits for a place in vain shall not wait; who waits for a backend to come back may.
+        Pick::Full => {
+            events::refused(EventKind::Refused, key, service.id, Counter::ResetFull);
+            return Err(Verdict::Reset(Counter::ResetFull));
+        }
+    };
+    let Some((id, backend)) = picked else {
         events::refused(EventKind::Refused, key, service.id, Counter::NoBackend);
         return Err(Verdict::Drop(Counter::NoBackend));
     };

@@ -24,10 +24,11 @@ pub const PASSWORD: &str = "Zx7-check-pw-Qq9";
 /// Checks that run in a host until they are dropped.
 pub struct Checks {
     reports: Arc<Mutex<Vec<(Instant, Report)>>>,
-    watch: Option<Arc<Watch>>,
+    watch: Arc<Watch>,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
     started: Instant,
+    task: i32,
 }
 
 impl Checks {
@@ -58,7 +59,7 @@ impl Checks {
                 runtime.block_on(async {
                     let (watch, mut received) = Watch::start(targets, u64::from(std::process::id()));
                     let watch = Arc::new(watch);
-                    let _ = made.send(Arc::clone(&watch));
+                    let _ = made.send((Arc::clone(&watch), nix::unistd::gettid().as_raw()));
                     drop(made);
                     let note = async {
                         while let Some(report) = received.recv().await {
@@ -69,10 +70,7 @@ impl Checks {
                         _ = stopped => {}
                         () = note => {}
                     }
-                    // The other owner lets go before it asks for the end.
-                    if let Some(watch) = Arc::into_inner(watch) {
-                        watch.stop().await;
-                    }
+                    watch.stop().await;
                     // Polite ends of connections that were replaced at the last moment.
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 });
@@ -82,8 +80,8 @@ impl Checks {
                 eprintln!("checks: {error:#}");
             }
         });
-        let watch = making.recv().context("the checks did not start")?;
-        Ok(Self { reports, watch: Some(watch), stop: Some(stop), thread: Some(thread), started })
+        let (watch, task) = making.recv().context("the checks did not start")?;
+        Ok(Self { reports, watch, stop: Some(stop), thread: Some(thread), started, task })
     }
 
     fn reports(&self) -> MutexGuard<'_, Vec<(Instant, Report)>> {
@@ -133,12 +131,27 @@ impl Checks {
 
     /// What there is to show of a backend.
     pub fn view(&self, backend: usize) -> Option<WatchView> {
-        self.watch.as_ref()?.view(0, backend)
+        self.watch.view(0, backend)
     }
 
     /// Number of checks of a backend that the history still knows.
     pub fn count(&self, backend: usize) -> u64 {
         self.view(backend).map_or(0, |view| view.history.iter().map(|line| line.count).sum())
+    }
+
+    /// CPU time that all checks together have taken so far, kernel and user.
+    ///
+    /// # Errors
+    /// When their thread is gone.
+    pub fn cpu(&self) -> Result<Duration> {
+        // The clock of one thread, as pthread_getcpuclockid(3) encodes it.
+        let clock = (!self.task << 3) | 6;
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the structure lives through the call.
+        if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
+            return Err(std::io::Error::last_os_error()).context("read the CPU clock of the checks");
+        }
+        Ok(Duration::new(u64::try_from(time.tv_sec)?, u32::try_from(time.tv_nsec)?))
     }
 
     /// Ends the checks, their connections in order.
@@ -149,8 +162,6 @@ impl Checks {
 
 impl Drop for Checks {
     fn drop(&mut self) {
-        // The thread stops the checks when it is their only owner.
-        self.watch = None;
         if let Some(stop) = self.stop.take() {
             let _ = stop.send(());
         }

@@ -148,7 +148,7 @@ pub fn service() -> DesiredService {
         scheduler: Scheduler::Rr,
         no_conn: NoConn::Drop,
         on_down: OnDown::Rst,
-        backends: vec![DesiredBackend { addr: BACKEND, port: 3306, weight: 1, drain: false, down: false }],
+        backends: vec![DesiredBackend { addr: BACKEND, port: 3306, weight: 1, drain: false, down: false, max_conn: 0 }],
     }
 }
 

@@ -1,18 +1,21 @@
 //! Checks of real MariaDB servers, from a director's own network: each way to be ill, the verdict, and the way back.
 
 use std::{
-    io::Read as _,
-    net::{SocketAddrV4, TcpStream},
+    io::{Read as _, Write as _},
+    net::{SocketAddrV4, TcpListener, TcpStream},
+    thread,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 use lb_tests::{
     health::{self, Checks},
-    lab::{Lab, LabOptions, MariadbOptions, Segment, Server, wait_for},
+    lab::{Host, Lab, LabOptions, MariadbOptions, Segment, Server, now, wait_for},
 };
 use lb_userspace::health::{Cadence, Condition, Level, Plan, Tls};
 
+/// A user that MariaDB lets in by ed25519 only.
+const ED25519: &str = "lb_ed25519";
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn ms(millis: u64) -> Duration {
@@ -27,8 +30,12 @@ fn cadence() -> Cadence {
 /// Servers that look names up, so that they keep a host cache, and that block a host after its first broken login.
 fn lab() -> Lab {
     let extra = ["--max-connect-errors=1", "--log-bin", "--gtid-strict-mode=ON"];
-    let options =
-        MariadbOptions { performance_schema: true, resolve_names: true, extra: extra.map(str::to_owned).to_vec() };
+    let options = MariadbOptions {
+        performance_schema: true,
+        resolve_names: true,
+        ed25519: true,
+        extra: extra.map(str::to_owned).to_vec(),
+    };
     let lab = LabOptions { clients: 0, mariadb: Some(options), ..LabOptions::default() }.up().unwrap();
     for server in lab.servers() {
         create_user(server).unwrap();
@@ -40,6 +47,7 @@ fn create_user(server: &Server) -> Result<()> {
     let (user, password) = (health::USER, health::PASSWORD);
     server.sql(&format!("CREATE USER {user}@'192.168.80.%' IDENTIFIED BY '{password}'"))?;
     server.sql(&format!("GRANT SLAVE MONITOR ON *.* TO {user}@'192.168.80.%'"))?;
+    server.sql(&format!("CREATE USER {ED25519}@'192.168.80.%' IDENTIFIED VIA ed25519 USING PASSWORD('{password}')"))?;
     Ok(())
 }
 
@@ -82,6 +90,7 @@ fn every_way_to_be_ill_has_its_verdict_and_its_way_back() {
             (address(rs2), plan(&lab, Level::Query, Condition { writable: true, ..Condition::default() })),
             (address(rs1), Plan { level: Level::Tcp, ..auth.clone() }),
             (SocketAddrV4::new(rs1.address(), 3307), auth.clone()),
+            (address(rs2), Plan { user: Some(ED25519.into()), ..auth.clone() }),
         ],
         None,
     )
@@ -92,7 +101,7 @@ fn every_way_to_be_ill_has_its_verdict_and_its_way_back() {
         println!("{what}: down after {:?}: {}", found.1, found.0.cause);
     };
 
-    for backend in 0..3 {
+    for backend in [0, 1, 2, 4] {
         up(backend, "the first pass");
         assert_eq!(checks.changes(backend).len(), 1, "up with the first pass: {}", checks.story(backend));
     }
@@ -117,7 +126,7 @@ fn every_way_to_be_ill_has_its_verdict_and_its_way_back() {
     let before = grudges(rs1);
     rs1.freeze().unwrap();
     down(0, "frozen", "wedged");
-    std::thread::sleep(ms(1500));
+    thread::sleep(ms(1500));
     rs1.thaw().unwrap();
     up(0, "thawed");
     assert_eq!(grudges(rs1), before, "a frozen server has nothing against us when it wakes");
@@ -296,4 +305,132 @@ fn checks_leave_no_trace_on_a_server_that_forgives_nothing() {
     // The error log is quiet, too.
     let log = std::fs::read_to_string(rs1.log_path()).unwrap();
     assert!(!log.contains("Aborted connection") && !log.contains("communication packets"), "{log}");
+}
+
+/// What no MySQL server can be made to do. One thread per connection; they end with the program.
+fn scripted(host: &Host, port: u16, act: fn(TcpStream)) -> SocketAddrV4 {
+    let address = SocketAddrV4::new([192, 168, 80, 167].into(), port);
+    let listener = host.enter(|| Ok(TcpListener::bind(address)?)).unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || act(stream));
+        }
+    });
+    address
+}
+
+#[test]
+fn what_is_no_mysql_server_is_down_and_delays_nobody() {
+    let lab = LabOptions { clients: 0, servers: 1, mariadb: None, ..LabOptions::default() }.up().unwrap();
+    let [server] = lab.servers() else { panic!("one server") };
+    let say = |port, act| scripted(server.host(), port, act);
+    type Act = fn(TcpStream);
+    let acts: [(u16, Act, &str); 7] = [
+        (
+            4001,
+            |mut s| drop(s.write_all(b"SSH-2.0-OpenSSH_9.2p1 Debian\r\n").and_then(|()| linger(s))),
+            "senseless length",
+        ),
+        (4002, |mut s| drop(s.write_all(&[5, 0, 0, 0, 9, 1, 2, 3, 4]).and_then(|()| linger(s))), "not a greeting"),
+        // The longest packet there is, and all of it.
+        (
+            4003,
+            |mut s| drop(s.write_all(&[0xff, 0xff, 0xff, 0]).and_then(|()| s.write_all(&vec![10; 0xff_ffff]))),
+            "senseless",
+        ),
+        // A byte now and then: never enough to go on, never silent.
+        (4004, |s| drop(drip(s)), "wedged"),
+        (4005, drop, "closed by the server"),
+        (4006, |s| drop(linger(s)), "wedged"),
+        // Greets like a server, then asks for one thing after the other without end.
+        (4007, |s| drop(endless(s)), "endless login"),
+    ];
+    let plan = plan(&lab, Level::Auth, Condition::default());
+    let mut targets: Vec<_> = acts.iter().map(|(port, act, _)| (say(*port, *act), plan.clone())).collect();
+    // Somebody who is well, to TCP at least, among all of these.
+    targets.push((say(4008, |s| drop(linger(s))), Plan { level: Level::Tcp, ..plan }));
+    let checks = Checks::start(lab.d1().host(), &targets, Some(true)).unwrap();
+    for (backend, (port, _, cause)) in acts.iter().enumerate() {
+        let (health, took) =
+            checks.until(backend, &format!("port {port}"), LIMIT, |h| !h.up && h.cause.contains(cause)).unwrap();
+        println!("{port}: down after {took:?}: {}", health.cause);
+    }
+    let well = acts.len();
+    wait_for("twenty good checks", LIMIT, || Ok((checks.count(well) >= 20).then_some(()))).unwrap();
+    assert_eq!(checks.changes(well).len(), 0, "{}", checks.story(well));
+    println!("a check among them was late by {:?} at most", checks.view(well).unwrap().lateness);
+    checks.stop();
+}
+
+fn linger(mut stream: TcpStream) -> std::io::Result<()> {
+    while stream.read(&mut [0; 64])? > 0 {}
+    Ok(())
+}
+
+fn drip(mut stream: TcpStream) -> std::io::Result<()> {
+    for byte in [0x4a, 0, 0, 0, 10].into_iter().chain(std::iter::repeat_n(b'5', 60)) {
+        stream.write_all(&[byte])?;
+        thread::sleep(Duration::from_secs(1));
+    }
+    Ok(())
+}
+
+fn endless(mut stream: TcpStream) -> std::io::Result<()> {
+    let mut greeting = b"\x4a\0\0\0\x0a9.7.1\0\x07\0\0\0AAAAAAAA\0\x01\x82\x2d\x02\0\x08\0\x15".to_vec();
+    greeting.extend([0; 10]);
+    greeting.extend(b"BBBBBBBBBBBB\0caching_sha2_password\0");
+    let length = greeting.len() - 4;
+    greeting[0] = length as u8;
+    stream.write_all(&greeting)?;
+    for turn in 1.. {
+        if stream.read(&mut [0; 1024])? == 0 {
+            break;
+        }
+        let request = b"\xfemysql_native_password\0CCCCCCCCCCCCCCCCCCCC\0";
+        stream.write_all(&[request.len() as u8, 0, 0, (2 * turn) as u8])?;
+        stream.write_all(request)?;
+    }
+    Ok(())
+}
+
+/// 200 backends every second by one thread, a quarter of them frozen.
+#[test]
+fn two_hundred_backends_cost_little_and_those_that_hang_delay_nobody() {
+    const ALL: usize = 200;
+    const HUNG: usize = 50;
+    const WATCHED: Duration = Duration::from_secs(6);
+    let lab = lab();
+    let [rs1, rs2] = lab.servers() else { panic!("two servers") };
+    let plan = Plan {
+        cadence: Cadence::default(),
+        relogin: Duration::from_secs(5),
+        ..plan(&lab, Level::Auth, Condition::default())
+    };
+    let target = |at| (address(if at < HUNG { rs2 } else { rs1 }), plan.clone());
+    let targets: Vec<_> = (0..ALL).map(target).collect();
+    let checks = Checks::start(lab.d1().host(), &targets, None).unwrap();
+    wait_for("all to be up", LIMIT, || {
+        let up = (0..ALL).all(|backend| checks.changes(backend).last().is_some_and(|(_, health)| health.up));
+        Ok(up.then_some(()))
+    })
+    .unwrap();
+    rs2.freeze().unwrap();
+    let (before, began) = (checks.cpu().unwrap(), now());
+    thread::sleep(WATCHED);
+    let (cpu, time) = (checks.cpu().unwrap() - before, began.elapsed());
+    let late = (HUNG..ALL).map(|backend| checks.view(backend).unwrap().lateness).max().unwrap();
+    println!(
+        "{ALL} backends every second, {HUNG} of them hung: {:.2} % of a core; the latest check of a living one came {late:?} late",
+        100.0 * cpu.as_secs_f64() / time.as_secs_f64()
+    );
+    for backend in 0..HUNG {
+        assert!(checks.changes(backend).last().is_some_and(|(_, health)| !health.up), "{}", checks.story(backend));
+    }
+    for backend in HUNG..ALL {
+        assert_eq!(checks.changes(backend).len(), 1, "{}", checks.story(backend));
+    }
+    // The goals are 3 % and 100 ms; a machine with other work gets room.
+    assert!(cpu.as_secs_f64() < 0.3 * time.as_secs_f64(), "{cpu:?} of {time:?}");
+    assert!(late < ms(900), "{late:?}");
+    checks.stop();
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lb_common::{
     backend::BackendState,
-    counter::Counter::{HopLookup, Opened, Reused, SynAgain},
+    counter::Counter::{Established, HopLookup, Opened, ResetFull, Reused, SynAgain},
     service::{OnDown, Scheduler, Service, ServiceKey},
     tcp::State,
 };
@@ -218,4 +218,89 @@ fn only_the_ring_decides_who_takes_conns() {
     // The agent leaves a drained backend out of the ring; its state alone changes nothing.
     let site = Site::new().service(LISTEN, Scheduler::Rr, &[B1, B2]).state(B2, BackendState::Draining, OnDown::Keep);
     on_both(&site, |bench| assert_eq!(picks(bench, 2), [B1, B2], "{}", bench.hook()));
+}
+
+/// The TCP flags of a frame without VLAN tags and IP options.
+fn flags(frame: &[u8]) -> u8 {
+    frame[14 + 20 + 13]
+}
+
+const RST: u8 = 4;
+
+#[test]
+fn a_backend_at_its_limit_is_passed_over() {
+    for scheduler in [Scheduler::Rr, Scheduler::Wrr, Scheduler::Lc, Scheduler::Wlc] {
+        let site = Site::new().service(LISTEN, scheduler, &[B1, B2, B3]).max_conn(B1, 5).max_conn(B3, 7);
+        on_both(&site, |bench| {
+            bench.tables.set_load(0, 5).unwrap();
+            bench.tables.set_load(1, 1000).unwrap();
+            bench.tables.set_load(2, 6).unwrap();
+            let counts_of = counts(&picks(bench, 12));
+            assert!(!counts_of.contains_key(B1), "{scheduler}, {}: {counts_of:?}", bench.hook());
+            assert!(counts_of.contains_key(B3), "{scheduler}, {}: {counts_of:?}", bench.hook());
+            bench.tables.set_load(2, 7).unwrap();
+            assert_eq!(
+                counts(&(0..6).map(|n| pick(bench, ([10, 80, 1, 2].into(), n + 1), LISTEN)).collect::<Vec<_>>()),
+                BTreeMap::from([(B2, 6)])
+            );
+            // One leaves.
+            bench.tables.set_load(0, 4).unwrap();
+            let again: Vec<_> = (10..22).map(|n| pick(bench, ([10, 80, 1, 2].into(), n), LISTEN)).collect();
+            assert!(again.contains(&B1), "{scheduler}, {}: {again:?}", bench.hook());
+        });
+    }
+}
+
+#[test]
+fn when_no_backend_has_room_the_client_is_told_at_once() {
+    for scheduler in [Scheduler::Rr, Scheduler::Lc, Scheduler::Sh, Scheduler::Mh] {
+        let site = Site::new().service(LISTEN, scheduler, &[B1, B2]).max_conn(B1, 1).max_conn(B2, 1);
+        on_both(&site, |bench| {
+            bench.tables.set_load(0, 1).unwrap();
+            bench.tables.set_load(1, 1).unwrap();
+            let syn = tcp().from("10.80.1.1:40000").to(LISTEN).syn().macs(mac_of(CLIENT), EXT_MAC).build();
+            let out = bench.run(Port::Ext, &syn).unwrap().packet;
+            assert_eq!(flags(&out) & RST, RST, "{scheduler}, {}", bench.hook());
+            let counters = bench.tables.counters().unwrap();
+            let found = [ResetFull, Opened].map(|counter| counters.get(&counter).copied().unwrap_or(0));
+            assert_eq!(found, [1, 0], "{scheduler}, {}", bench.hook());
+        });
+    }
+}
+
+/// SYNs of any number may run before the first handshake is done: the last step counts.
+#[test]
+fn of_many_handshakes_that_run_at_once_only_as_many_end_as_there_is_room() {
+    const MOST: u64 = 3;
+    let site = Site::new().service(LISTEN, Scheduler::Rr, &[B1]).max_conn(B1, MOST as u32);
+    on_both(&site, |bench| {
+        let flows: Vec<Flow> = (0..10).map(|n| Flow::mysql(&format!("10.80.1.1:{}", 40_000 + n), SERVER1)).collect();
+        for flow in &flows {
+            bench.run(Port::Ext, &flow.client_syn().build()).unwrap();
+        }
+        for flow in &flows {
+            bench.run(Port::Int, &flow.backend_syn_ack().build()).unwrap();
+        }
+        let mut refused = Vec::new();
+        for flow in &flows {
+            let out = bench.run(Port::Ext, &flow.answered().client_ack().build()).unwrap().packet;
+            if flags(&out) & RST != 0 {
+                refused.push(flow);
+            }
+        }
+        assert_eq!(refused.len() as u64, 10 - MOST, "{}", bench.hook());
+        assert_eq!(bench.tables.load(0).unwrap(), MOST, "{}", bench.hook());
+        // The backend, which waits for the client's ACK, asks again and is told, too.
+        for flow in &refused {
+            let out = bench.run(Port::Int, &flow.backend_syn_ack().build()).unwrap().packet;
+            assert_eq!(flags(&out) & RST, RST, "{}", bench.hook());
+        }
+        let counters = bench.tables.counters().unwrap();
+        let found = [Established, ResetFull].map(|counter| counters[&counter]);
+        assert_eq!(found, [MOST, 2 * (10 - MOST)], "{}", bench.hook());
+        // A place becomes free, and is given away once.
+        let first = &flows[0];
+        bench.run(Port::Ext, &first.established().client().rst().build()).unwrap();
+        assert_eq!(bench.tables.load(0).unwrap(), MOST - 1, "{}", bench.hook());
+    });
 }

@@ -152,7 +152,13 @@ pub(crate) fn ebpf() -> Result<Toolchain> {
 
 /// Installs what of the lab's programs is missing.
 pub(crate) fn lab() -> Result<()> {
-    install(Purpose::Lab, missing(Purpose::Lab))
+    install(Purpose::Lab, missing(Purpose::Lab))?;
+    // MariaDB's authentication plugins are in the package that would start a server.
+    let folder = paths::tools().join("mariadb");
+    if Path::new("/usr/lib/mysql/plugin/auth_ed25519.so").is_file() || folder.is_dir() {
+        return Ok(());
+    }
+    unpack("mariadb-server", &folder)
 }
 
 /// Gets conntrackd, unpacked beside this repository's other tools: its package would start it and enable it for good.

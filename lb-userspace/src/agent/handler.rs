@@ -61,11 +61,22 @@ impl Handler for State {
             let services = self.services_now().map_err(ApiError::internal)?;
             let (service, backend) = command.find(&services)?;
             let edit = |change: Change| match command.action {
-                BackendAction::Drain => Change { drain: true, ..change },
+                BackendAction::Drain { .. } => Change { drain: true, ..change },
                 BackendAction::Undrain => Change { drain: false, ..change },
+                BackendAction::Disable => Change { disabled: true, ..change },
+                BackendAction::Enable => Change { disabled: false, drain: false, ..change },
                 BackendAction::Weight { weight } => Change { weight: Some(weight), ..change },
+                BackendAction::Kill => change,
             };
-            self.change(&service.name, backend.address, edit).map_err(ApiError::internal)?;
+            let done = match command.action {
+                BackendAction::Kill => self.kill(&service.name, backend.address),
+                BackendAction::Drain { deadline_seconds } => {
+                    let deadline = deadline_seconds.map(Duration::from_secs);
+                    self.change(&service.name, backend.address, deadline, edit)
+                }
+                _ => self.change(&service.name, backend.address, None, edit),
+            };
+            done.map_err(ApiError::internal)?;
             let services = self.services_now().map_err(ApiError::internal)?;
             let (service, backend) = command.find(&services)?;
             Ok(BackendAnswer { service: service.name.clone(), backend: backend.clone() })
@@ -109,6 +120,7 @@ impl State {
         let up = |id: &&u16| backends.get(usize::from(**id)).is_some_and(|b| b.state == BackendState::Up);
         let mut warnings = self.datapath().report().notes.clone();
         warnings.extend(views::fill_warnings(&self.table_views()?));
+        warnings.extend(self.health().warnings(config));
         Ok(Status {
             version: VERSION,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -124,6 +136,7 @@ impl State {
             backends_up: ids.backends.iter().flatten().filter(up).count() as u64,
             events_lost: tables.counter(Counter::EventLost)?,
             warnings,
+            checks: self.checks_now(),
             vrrp: self.pair().and_then(|pair| pair.view(config)),
         })
     }
@@ -134,9 +147,9 @@ impl State {
     }
 
     fn services_now(&self) -> anyhow::Result<Vec<ServiceView>> {
-        let change_of = |service: &str, backend| self.change_of(service, backend);
+        let words = |service| self.members(service).iter().map(|member| member.state.name()).collect();
         let summary = self.counted()?;
-        views::services(self.config(), &self.ids(), self.datapath().tables(), &summary, &change_of)
+        views::services(self.config(), &self.ids(), self.datapath().tables(), &summary, &words)
     }
 
     /// How many conns there are: of this moment, or of the last sweep if counting would take long.

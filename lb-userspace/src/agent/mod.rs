@@ -5,6 +5,7 @@
 
 mod desired;
 mod handler;
+mod health;
 mod overrides;
 mod pair;
 mod resets;

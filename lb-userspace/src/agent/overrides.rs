@@ -21,6 +21,9 @@ pub(super) struct Change {
     /// It takes no new conns.
     #[serde(default)]
     pub(super) drain: bool,
+    /// It is out of everything.
+    #[serde(default)]
+    pub(super) disabled: bool,
     /// Its weight instead of the config's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) weight: Option<u16>,
@@ -34,6 +37,13 @@ impl Overrides {
     /// The change of a backend; none if there is none.
     pub(super) fn get(&self, service: &str, backend: SocketAddrV4) -> Change {
         self.0.get(service).and_then(|backends| backends.get(&backend)).copied().unwrap_or_default()
+    }
+
+    /// All changes.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, SocketAddrV4, Change)> {
+        self.0.iter().flat_map(|(service, backends)| {
+            backends.iter().map(move |(backend, change)| (service.as_str(), *backend, *change))
+        })
     }
 
     /// Sets the change of a backend.
@@ -103,7 +113,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("agent.sock");
         let backend = "192.168.80.167:3306".parse().unwrap();
-        let change = Change { drain: true, weight: Some(3) };
+        let change = Change { drain: true, weight: Some(3), ..Change::default() };
         let mut overrides = Overrides::load(&socket);
         overrides.set("mysql", backend, change);
         overrides.store(&socket).unwrap();
@@ -121,7 +131,7 @@ mod tests {
     fn undoing_a_change_leaves_nothing() {
         let backend = "192.168.80.167:3306".parse().unwrap();
         let mut overrides = Overrides::default();
-        overrides.set("mysql", backend, Change { drain: true, weight: None });
+        overrides.set("mysql", backend, Change { drain: true, ..Change::default() });
         overrides.set("mysql", backend, Change::default());
         assert_eq!(overrides, Overrides::default());
     }

@@ -1,15 +1,26 @@
 //! Tells both ends of conns that they are over: where each end stands is in the packet path's tables, the RSTs are sent
 //! by [`crate::reset`].
 
-use lb_common::tcp::State as TcpState;
-use tracing::{debug, warn};
+use std::{thread, time::Duration};
+
+use lb_common::{
+    retire::{self, Request},
+    tcp::State as TcpState,
+};
+use tracing::{debug, info, warn};
 
 use super::state::State;
 use crate::{
-    datapath::{Ends, Numbers},
+    datapath::{Ends, Numbers, Scan},
     ha::Role,
+    health::pool::ResetCause,
     reset::{End, Resetter},
 };
+
+/// How often the busy conns of a living backend are told.
+const ROUNDS: u32 = 5;
+/// How long an end that does not believe a RST may take to say so.
+const ANSWERS: Duration = Duration::from_millis(50);
 
 /// The means to tell; none when the kernel refuses them.
 #[derive(Debug)]
@@ -40,8 +51,66 @@ impl State {
         }
     }
 
-    fn is_active(&self) -> bool {
+    /// Whether this director carries the traffic.
+    pub(super) fn is_active(&self) -> bool {
         self.pair().is_none_or(|pair| pair.status().is_some_and(|status| status.election.role == Role::Active))
+    }
+}
+
+impl State {
+    /// Resets both ends of all conns of a backend. Blocks, for some 100 ms per 10,000 conns; those of a backend that lives
+    /// are removed, too, and that takes some rounds for those that are busy.
+    ///
+    /// The entries of a dead backend's conns stay for a little while: the packet path answers what still comes.
+    pub(super) fn reset_backend(&self, id: u16, cause: ResetCause) {
+        let rounds = if cause == ResetCause::Down { 1 } else { ROUNDS };
+        let mut told = 0;
+        for round in 0..rounds {
+            match self.reset_round(id, cause != ResetCause::Down) {
+                Ok(0) => break,
+                Ok(ends) if round == 0 => told = ends,
+                Ok(_) => {}
+                Err(error) => {
+                    warn!(id, %error, "cannot reset the conns of a backend");
+                    return;
+                }
+            }
+        }
+        info!(id, ends = told, %cause, "reset its conns");
+    }
+
+    /// Tells all ends once; answers how many there are. With `remove`, quiet conns go.
+    fn reset_round(&self, id: u16, remove: bool) -> anyhow::Result<usize> {
+        let tables = self.datapath().tables();
+        let (mut scan, mut found, mut told) = (Scan::new(), Vec::new(), 0);
+        while let Some(slice) = tables.next_conns_of(id, &mut scan)? {
+            let live: Vec<Ends> =
+                slice.into_iter().filter(|conn| !matches!(conn.state, TcpState::TimeWait | TcpState::Close)).collect();
+            if remove {
+                for conn in &live {
+                    let (own, other) = (tables.conns.get(&conn.forward)?, tables.conns.get(&conn.reverse)?);
+                    if let (Some(own), Some(other)) = (own, other) {
+                        let (forward_seen, reverse_seen) = (own.last_seen, other.last_seen);
+                        found.push(Request { key: conn.forward, forward_seen, reverse_seen });
+                    }
+                }
+            }
+            let ends: Vec<End> = live.iter().flat_map(ends).collect();
+            told += ends.len();
+            if let Resets(Some(resetter)) = self.resets()
+                && let Some(error) = resetter.reset(&ends).error
+            {
+                debug!(id, %error, "some RSTs were refused");
+            }
+        }
+        if remove && !found.is_empty() {
+            // Whoever did not believe the RST says something now; its conn stays, and the next round knows better.
+            thread::sleep(ANSWERS);
+            for batch in found.chunks(retire::BATCH) {
+                self.datapath().retire(batch)?;
+            }
+        }
+        Ok(told)
     }
 }
 

@@ -4,14 +4,15 @@ use std::{
     net::SocketAddrV4,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, anyhow};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     desired,
+    health::{self, Health},
     overrides::{self, Change, Overrides},
     pair::Pair,
     resets::Resets,
@@ -19,6 +20,7 @@ use super::{
 use crate::{
     config::Config,
     datapath::{Datapath, Ids, Summary},
+    health::pool::{Action, Input, MemberView, Order, Pool, ResetCause},
 };
 
 /// Shared by the control socket and the periodic work.
@@ -31,6 +33,7 @@ pub(super) struct State {
     resets: Resets,
     started: Instant,
     changing: Mutex<Changing>,
+    health: Health,
     swept: Mutex<Option<Arc<Summary>>>,
 }
 
@@ -38,12 +41,23 @@ pub(super) struct State {
 struct Changing {
     overrides: Overrides,
     ids: Ids,
+    /// One for each service, in the order of the config.
+    pools: Vec<Pool>,
+    /// The packet path does not have the pools' shares yet.
+    stale: bool,
 }
 
 impl State {
     pub(super) fn new(path: &Path, config: Config, datapath: Datapath) -> Result<Self> {
         datapath.set_syn_recv(config.timeouts.syn_recv)?;
         let overrides = Overrides::load(&config.agent.control_socket);
+        let mut pools = health::pools(&config, &datapath, health::now())?;
+        for (service, backend, change) in overrides.iter() {
+            let Some((service, backend)) = place(&config, service, backend) else { continue };
+            for order in health::orders(Change::default(), change, None) {
+                pools[service].handle(Input::Order { backend, order }, health::now());
+            }
+        }
         Ok(Self {
             path: path.to_owned(),
             config,
@@ -52,7 +66,8 @@ impl State {
             resets: Resets::open(),
             #[expect(clippy::disallowed_methods, reason = "the agent's uptime; no protocol depends on it")]
             started: Instant::now(),
-            changing: Mutex::new(Changing { overrides, ids: Ids::default() }),
+            changing: Mutex::new(Changing { overrides, ids: Ids::default(), pools, stale: true }),
+            health: Health::default(),
             swept: Mutex::new(None),
         })
     }
@@ -88,58 +103,136 @@ impl State {
         self.started.elapsed().as_secs()
     }
 
-    /// Brings the packet path to the config with the operator's changes.
+    /// Brings the packet path to the config, with the operator's changes and what is known of the backends.
     pub(super) fn apply(&self) -> Result<()> {
-        self.apply_locked(&mut self.changing())
+        self.settle(&mut self.changing()).map(drop)
     }
 
     fn apply_locked(&self, changing: &mut Changing) -> Result<()> {
-        let desired = desired::services(&self.config, &changing.overrides);
+        let desired =
+            desired::services(&self.config, &changing.pools, &|service, backend| self.max_conn(service, backend));
         let (plan, ids) = self.datapath.apply(&desired)?;
         if !plan.is_empty() {
             info!(
                 services = plan.services.len(),
                 backends = plan.backends.len(),
                 removed = plan.removed_backends.len(),
-                "the tables follow the config"
+                "the tables follow"
             );
         }
         changing.ids = ids;
         Ok(())
     }
 
-    /// Changes a backend for the operator, at once and for the agents to come.
+    /// Changes a backend for the operator, at once and for the agents to come. `deadline` is that of a drain.
     pub(super) fn change(
         &self,
         service: &str,
         backend: SocketAddrV4,
+        deadline: Option<Duration>,
         edit: impl FnOnce(Change) -> Change,
     ) -> Result<()> {
         let mut changing = self.changing();
-        let before = changing.overrides.clone();
-        let change = edit(before.get(service, backend));
+        let (at, index) = place(&self.config, service, backend).context("no such backend")?;
+        let kept = changing.overrides.clone();
+        let before = kept.get(service, backend);
+        let change = edit(before);
         changing.overrides.set(service, backend, change);
-        let done = changing
-            .overrides
-            .store(&self.config.agent.control_socket)
-            .and_then(|()| self.apply_locked(&mut changing))
-            .with_context(|| format!("change the backend {backend} of {service}"));
+        let orders = |changing: &mut Changing, orders: Vec<Order>| {
+            for order in orders {
+                changing.pools[at].handle(Input::Order { backend: index, order }, health::now());
+            }
+        };
+        let done = changing.overrides.store(&self.config.agent.control_socket).and_then(|()| {
+            orders(&mut changing, health::orders(before, change, deadline));
+            // No order of these resets anything at once.
+            self.settle(&mut changing).map(drop)
+        });
         if done.is_err() {
-            changing.overrides = before;
+            changing.overrides = kept;
+            orders(&mut changing, health::orders(change, before, None));
         } else {
-            info!(service, %backend, drain = change.drain, weight = ?change.weight, "changed by the operator");
+            let Change { drain, disabled, weight } = change;
+            info!(service, %backend, drain, disabled, ?weight, "changed by the operator");
         }
-        done
+        self.health.wake();
+        done.with_context(|| format!("change the backend {backend} of {service}"))
+    }
+
+    /// Resets all conns of a backend, because the operator wants it.
+    pub(super) fn kill(&self, service: &str, backend: SocketAddrV4) -> Result<()> {
+        let mut changing = self.changing();
+        let (at, index) = place(&self.config, service, backend).context("no such backend")?;
+        changing.pools[at].handle(Input::Order { backend: index, order: Order::Kill }, health::now());
+        let resets = self.settle(&mut changing)?;
+        drop(changing);
+        resets.into_iter().for_each(|(id, cause)| self.reset_backend(id, cause));
+        Ok(())
+    }
+
+    /// Gives each pool its input, if it has one, and does what all of them say then. The backends whose conns are to be
+    /// reset come back.
+    pub(super) fn tell_pools(&self, input: impl Fn(usize) -> Option<Input>) -> Vec<(u16, ResetCause)> {
+        let mut changing = self.changing();
+        let now = health::now();
+        for (at, pool) in changing.pools.iter_mut().enumerate() {
+            match input(at) {
+                Some(input) => pool.handle(input, now),
+                None => pool.handle_timeout(now),
+            }
+        }
+        self.settle(&mut changing).unwrap_or_else(|error| {
+            // What could not be written is tried again with the next news.
+            warn!(%error, "the packet path does not follow the health of the backends");
+            Vec::new()
+        })
+    }
+
+    /// Does what the pools say; the resets, which take long, are left to the caller.
+    fn settle(&self, changing: &mut Changing) -> Result<Vec<(u16, ResetCause)>> {
+        let mut resets = Vec::new();
+        let mut apply = changing.stale;
+        for (service, pool) in changing.pools.iter_mut().enumerate() {
+            while let Some(action) = pool.poll_action() {
+                match action {
+                    Action::Apply(_) => apply = true,
+                    Action::Reset { backend, cause } => resets.push((service, backend, cause)),
+                    Action::Tell(event) => self.log_event(service, &event),
+                }
+            }
+        }
+        if apply {
+            changing.stale = true;
+            self.apply_locked(changing)?;
+            changing.stale = false;
+        }
+        let ids = &changing.ids.backends;
+        let id = |service: usize, backend: usize| ids.get(service).and_then(|ids| ids.get(backend)).copied();
+        Ok(resets.into_iter().filter_map(|(service, backend, cause)| Some((id(service, backend)?, cause))).collect())
+    }
+
+    /// Something that the shares do not show has changed what the packet path should hold.
+    pub(super) fn outdate(&self) {
+        self.changing().stale = true;
+    }
+
+    /// When a pool has something to do by itself.
+    pub(super) fn pools_due(&self) -> Option<Instant> {
+        self.changing().pools.iter().filter_map(Pool::poll_timeout).min()
+    }
+
+    /// What the pool of a service knows of its backends.
+    pub(super) fn members(&self, service: usize) -> Vec<MemberView> {
+        self.changing().pools.get(service).map(|pool| pool.view(health::now())).unwrap_or_default()
+    }
+
+    pub(super) const fn health(&self) -> &Health {
+        &self.health
     }
 
     /// The ids behind the config's services and backends.
     pub(super) fn ids(&self) -> Ids {
         self.changing().ids.clone()
-    }
-
-    /// The change of a backend.
-    pub(super) fn change_of(&self, service: &str, backend: SocketAddrV4) -> Change {
-        self.changing().overrides.get(service, backend)
     }
 
     /// What the last complete sweep found; `None` before the first.
@@ -161,4 +254,10 @@ impl State {
     fn changing(&self) -> MutexGuard<'_, Changing> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The place of a backend in the config: service, then backend.
+fn place(config: &Config, service: &str, backend: SocketAddrV4) -> Option<(usize, usize)> {
+    let at = config.services.iter().position(|known| known.name == service)?;
+    Some((at, config.services[at].backends.iter().position(|known| known.address == backend)?))
 }

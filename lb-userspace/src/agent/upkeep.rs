@@ -11,7 +11,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::state::State;
+use super::{health, state::State};
 use crate::datapath::{Sweep, hops};
 
 /// The pause between two sweeps, at least.
@@ -49,7 +49,8 @@ pub(super) fn start(state: &Arc<State>) -> Upkeep {
     let mut tasks = JoinSet::new();
     tasks.spawn(until(stopped.clone(), follow_events(state.clone())));
     tasks.spawn(sweep(state.clone(), stopped.clone()));
-    tasks.spawn(until(stopped, follow_network(state.clone())));
+    tasks.spawn(until(stopped.clone(), follow_network(state.clone())));
+    tasks.spawn(health::follow(state.clone(), stopped));
     Upkeep { tasks, stop }
 }
 

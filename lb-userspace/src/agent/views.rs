@@ -7,13 +7,11 @@ use std::{
 
 use lb_common::{
     abi::map,
-    backend::BackendState,
     conn::{Conn, Direction, FlowKey, Proto},
     service::ServiceKey,
     tcp,
 };
 
-use super::overrides::Change;
 use crate::{
     config::{Config, table_memory},
     control::protocol::{
@@ -91,20 +89,19 @@ pub(super) fn services(
     ids: &Ids,
     tables: &Tables,
     summary: &Summary,
-    change_of: &dyn Fn(&str, SocketAddrV4) -> Change,
+    words: &dyn Fn(usize) -> Vec<&'static str>,
 ) -> anyhow::Result<Vec<ServiceView>> {
     let mut views = Vec::with_capacity(config.services.len());
-    for (service, ids) in config.services.iter().zip(&ids.backends) {
+    for (at, (service, ids)) in config.services.iter().zip(&ids.backends).enumerate() {
         let mut backends = Vec::with_capacity(service.backends.len());
-        for (backend, id) in service.backends.iter().zip(ids) {
+        for ((backend, id), word) in service.backends.iter().zip(ids).zip(words(at)) {
             let record = tables.backends.get(u32::from(*id))?;
-            let change = change_of(&service.name, backend.address);
-            let draining = change.drain && record.state == BackendState::Up;
             backends.push(BackendView {
                 address: backend.address,
                 forward: "Masq".to_owned(),
                 weight: record.weight,
-                state: if draining { BackendState::Draining } else { record.state },
+                state: record.state,
+                word: word.to_owned(),
                 active: tables.loads.get(u32::from(*id))?.active,
                 inactive: summary.backends.get(usize::from(*id)).map_or(0, |tally| u64::from(tally.inactive)),
             });

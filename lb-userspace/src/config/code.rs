@@ -1,6 +1,6 @@
 //! The stable codes of all diagnostics. A code keeps its number and its meaning for ever: people search for it and
 //! scripts match it. 0xx file and syntax · 01x shape · 02x addresses and durations · 03x words, numbers, paths ·
-//! 04x relations between entries · 06x warnings.
+//! 04x relations between entries · 06x warnings · 07x checks of backends.
 
 use std::fmt;
 
@@ -155,18 +155,29 @@ codes! {
     ServiceWithoutVip = 63,
     /// A setting that does nothing beside another one.
     WithoutEffect = 64,
+    /// Checks that do not log in.
+    GreetingOnly = 65,
+
+    /// An interval or a number of the checks outside its limits.
+    CheckRange = 70,
+    /// A user, a statement or a name for a check that cannot be one.
+    BadText = 71,
+    /// Settings of a check that do not go together.
+    CheckConflict = 75,
+    /// No backend of a service is one that serves first.
+    NoPrimary = 76,
 }
 
 impl Code {
-    /// Errors below 60, warnings from there on.
+    /// Warnings from 60 to 69, errors otherwise.
     #[must_use]
     pub const fn severity(self) -> Severity {
-        if (self as u16) < 60 { Severity::Error } else { Severity::Warning }
+        if matches!(self as u16, 60..70) { Severity::Warning } else { Severity::Error }
     }
 
     /// True for problems of a single value, which stand on their own even when the text around them is not TOML.
     pub(super) const fn is_about_one_value(self) -> bool {
-        matches!(self as u16, 20..40)
+        matches!(self as u16, 20..40 | 70..75)
     }
 }
 

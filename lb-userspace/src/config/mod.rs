@@ -9,6 +9,7 @@ use std::path::Path;
 use toml::de::DeTable;
 
 mod address;
+mod check;
 mod code;
 mod diagnostic;
 mod duration;
@@ -34,7 +35,7 @@ pub use diagnostic::{Diagnostic, Diagnostics};
 pub use duration::{MAX_DURATION, format_duration};
 pub use lb_common::service::{NoConn, Scheduler};
 pub use memory::table_memory;
-pub use model::{AgentSettings, Backend, Config, Interface, Service};
+pub use model::{AgentSettings, Backend, Config, Interface, MaxConn, Service};
 pub use report::check_report;
 pub use source::Location;
 pub use vrrp::{Director, Track, Tracked, Vip, Vrrp};

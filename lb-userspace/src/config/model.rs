@@ -4,14 +4,17 @@
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use lb_common::abi;
 use lb_common::service::{NoConn, OnDown, Scheduler};
 use serde::{Serialize, Serializer};
 
+use super::check;
 use super::duration::format_duration;
 use super::vrrp::{Director, Vrrp};
 use crate::datapath::{Mode, TableSizes, Timeouts};
+use crate::health::{Plan, pool::Tier};
 
 /// A director's whole configuration. Both directors load the same file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -83,6 +86,9 @@ pub struct Service {
     /// What happens to the conns of a backend that is found dead.
     #[serde(serialize_with = "as_word")]
     pub on_down: OnDown,
+    /// How the backends are checked; none: they are not, and count as up for ever.
+    #[serde(serialize_with = "check::show", skip_serializing_if = "Option::is_none")]
+    pub check: Option<Plan>,
     /// At least one; addresses are unique within the service.
     pub backends: Vec<Backend>,
 }
@@ -94,6 +100,48 @@ pub struct Backend {
     pub address: SocketAddrV4,
     /// Its share of new conns; 0 drains it.
     pub weight: u16,
+    /// Whether it serves first, or only when others are gone.
+    #[serde(serialize_with = "as_word")]
+    pub tier: Tier,
+    /// How long its share grows after it has come back; zero: it has all of it at once.
+    #[serde(serialize_with = "as_text")]
+    pub slow_start: Duration,
+    /// After how long a drain resets what is left, unless the operator says otherwise; none: never.
+    #[serde(serialize_with = "as_optional_text", skip_serializing_if = "Option::is_none")]
+    pub drain_deadline: Option<Duration>,
+    /// Most conns that it gets.
+    #[serde(skip_serializing_if = "MaxConn::is_none")]
+    pub max_conn: MaxConn,
+}
+
+/// How many conns a backend gets at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MaxConn {
+    /// As many as come.
+    #[default]
+    None,
+    /// What the server's `max_connections` leaves for clients; no limit until the check user has read it.
+    Auto,
+    /// This many.
+    Some(u32),
+}
+
+impl MaxConn {
+    fn is_none(&self) -> bool {
+        *self == Self::None
+    }
+}
+
+fn as_text<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_duration(*value))
+}
+
+fn as_optional_text<S: Serializer>(value: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => as_text(value, serializer),
+        None => serializer.serialize_none(),
+    }
 }
 
 fn as_texts<S: Serializer>(timeouts: &Timeouts, serializer: S) -> Result<S::Ok, S::Error> {

@@ -109,6 +109,15 @@ pub(super) fn parse_socket_path(text: &str) -> Result<PathBuf, Problem> {
     Ok(path)
 }
 
+/// Reads the path of a file that is read at run time.
+pub(super) fn parse_file(text: &str) -> Result<PathBuf, Problem> {
+    let path = parse_path(text, "/etc/lb/check.pw")?;
+    if text.ends_with('/') {
+        return Err(Problem::new(Code::BadPath, format!("{} is a directory", quote(text)), "add the name of the file"));
+    }
+    Ok(path)
+}
+
 fn parse_path(text: &str, example: &str) -> Result<PathBuf, Problem> {
     let bad = |message: String, help: String| Err(Problem::new(Code::BadPath, message, help));
     let path = Path::new(text);

@@ -10,16 +10,18 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use super::address::{parse_ipv4_port, parse_socket_addr};
+use super::check::{self, CheckDraft};
 use super::code::Code;
 use super::diagnostic::Sink;
-use super::duration::parse_duration;
-use super::model::{AgentSettings, Backend, Config, Interface, Service};
+use super::duration::{parse_delay, parse_duration};
+use super::model::{AgentSettings, Backend, Config, Interface, MaxConn, Service};
 use super::names::{parse_interface_name, parse_log_filter, parse_pin_dir, parse_service_name, parse_socket_path};
 use super::schema;
 use super::section::Section;
 use super::vrrp;
 use super::words::{parse_mode, parse_no_conn, parse_on_down, parse_scheduler};
 use crate::datapath::{Mode, TableSizes, Timeouts};
+use crate::health::pool::Tier;
 
 /// The only schema version so far.
 const SCHEMA_VERSION: u32 = 1;
@@ -64,6 +66,7 @@ pub(super) struct ServiceDraft {
     pub(super) scheduler: Option<Scheduler>,
     no_conn: NoConn,
     on_down: OnDown,
+    pub(super) check: Option<CheckDraft>,
     pub(super) backends: Vec<BackendDraft>,
 }
 
@@ -73,6 +76,11 @@ pub(super) struct BackendDraft {
     pub(super) address: Option<Spanned<SocketAddrV4>>,
     /// The default's place is the header.
     pub(super) weight: Option<Spanned<u16>>,
+    pub(super) backup: Option<Spanned<bool>>,
+    pub(super) sorry: Option<Spanned<bool>>,
+    pub(super) slow_start: Option<Spanned<Duration>>,
+    drain_deadline: Option<Duration>,
+    pub(super) max_conn: Option<Spanned<MaxConn>>,
 }
 
 /// Reads a whole document. `end` is the place of what is missing from it.
@@ -218,6 +226,7 @@ fn read_service(mut section: Section<'_>, sink: &mut Sink) -> ServiceDraft {
     let scheduler = section.parsed("scheduler", parse_scheduler, sink).map(Spanned::into_inner);
     let no_conn = section.parsed("no_conn", parse_no_conn, sink);
     let on_down = section.parsed("on_down", parse_on_down, sink);
+    let check = section.section("check", &schema::CHECK, sink).map(|section| check::read(section, sink));
     let mut backends = Vec::new();
     if let Some(sections) = section.sections("backend", &schema::BACKEND, sink) {
         if sections.is_empty() {
@@ -235,6 +244,7 @@ fn read_service(mut section: Section<'_>, sink: &mut Sink) -> ServiceDraft {
         scheduler: if has_scheduler { scheduler } else { Some(Scheduler::Rr) },
         no_conn: no_conn.map_or(NoConn::Drop, Spanned::into_inner),
         on_down: on_down.map_or(OnDown::Rst, Spanned::into_inner),
+        check,
         backends,
     }
 }
@@ -250,8 +260,12 @@ fn read_backend(mut section: Section<'_>, sink: &mut Sink) -> BackendDraft {
     } else {
         Some(Spanned::new(header.clone(), 1))
     };
+    let (backup, sorry) = (section.boolean("backup", sink), section.boolean("sorry", sink));
+    let slow_start = section.parsed("slow_start", parse_delay, sink);
+    let drain_deadline = section.parsed("drain_deadline", parse_duration, sink).map(Spanned::into_inner);
+    let max_conn = section.count_or_auto("max_conn", sink);
     section.finish(sink);
-    BackendDraft { header, address, weight }
+    BackendDraft { header, address, weight, backup, sorry, slow_start, drain_deadline, max_conn }
 }
 
 impl Draft {
@@ -271,7 +285,18 @@ impl Draft {
 impl ServiceDraft {
     fn build(self) -> Option<Service> {
         let backend = |draft: BackendDraft| {
-            Some(Backend { address: draft.address?.into_inner(), weight: draft.weight?.into_inner() })
+            Some(Backend {
+                tier: draft.tier(),
+                address: draft.address?.into_inner(),
+                weight: draft.weight?.into_inner(),
+                slow_start: draft.slow_start.map_or(Duration::ZERO, Spanned::into_inner),
+                drain_deadline: draft.drain_deadline,
+                max_conn: draft.max_conn.map_or(MaxConn::None, Spanned::into_inner),
+            })
+        };
+        let check = match self.check {
+            Some(check) => Some(check.build()?),
+            None => None,
         };
         Some(Service {
             name: self.name?.into_inner(),
@@ -279,7 +304,19 @@ impl ServiceDraft {
             scheduler: self.scheduler?,
             no_conn: self.no_conn,
             on_down: self.on_down,
+            check,
             backends: self.backends.into_iter().map(backend).collect::<Option<_>>()?,
         })
+    }
+}
+
+impl BackendDraft {
+    pub(super) fn tier(&self) -> Tier {
+        let is = |flag: &Option<Spanned<bool>>| flag.as_ref().is_some_and(|flag| *flag.get_ref());
+        match (is(&self.sorry), is(&self.backup)) {
+            (true, _) => Tier::Sorry,
+            (false, true) => Tier::Backup,
+            (false, false) => Tier::Primary,
+        }
     }
 }

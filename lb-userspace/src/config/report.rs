@@ -9,6 +9,7 @@ use super::memory::table_memory;
 use super::model::{Config, Interface};
 use super::vrrp::Vip;
 use super::{Checked, check_file};
+use crate::health::pool::Tier;
 
 /// Checks the file at `path` and describes the outcome for a person: the text ends with a newline and the flag is
 /// false when there was an error. Warnings are shown and do not fail.
@@ -41,8 +42,17 @@ fn summary(config: &Config) -> String {
     ];
     for service in services {
         lines.push(format!("    {} {} {}", service.name, service.listen, service.scheduler));
+        if let Some(check) = &service.check {
+            let ends = format_duration(check.cadence.detection());
+            let inter = format_duration(check.cadence.inter);
+            lines.push(format!(
+                "      checked at level {} every {inter}; out {ends} after the first failing check begins",
+                check.level
+            ));
+        }
         for backend in &service.backends {
-            lines.push(format!("      -> {} weight {}", backend.address, backend.weight));
+            let tier = if backend.tier == Tier::Primary { String::new() } else { format!(" {}", backend.tier) };
+            lines.push(format!("      -> {} weight {}{tier}", backend.address, backend.weight));
         }
     }
     if let Some(vrrp) = &config.vrrp {

@@ -118,6 +118,7 @@ pub(super) static SERVICE: Room = Room {
         value("scheduler", "\"rr\""),
         value("no_conn", "\"drop\""),
         value("on_down", "\"rst\""),
+        section("check"),
         sections("backend"),
     ],
 };
@@ -125,7 +126,40 @@ pub(super) static SERVICE: Room = Room {
 pub(super) static BACKEND: Room = Room {
     path: "service.backend",
     many: true,
-    keys: &[value("address", "\"192.168.80.167:3306\""), value("weight", "1")],
+    keys: &[
+        value("address", "\"192.168.80.167:3306\""),
+        value("weight", "1"),
+        value("backup", "false"),
+        value("sorry", "false"),
+        value("slow_start", "\"30s\""),
+        value("drain_deadline", "\"10m\""),
+        value("max_conn", "500"),
+    ],
+};
+
+pub(super) static CHECK: Room = Room {
+    path: "service.check",
+    many: false,
+    keys: &[
+        value("level", "\"auth\""),
+        value("user", "\"lb_check\""),
+        value("password_file", "\"/etc/lb/check.pw\""),
+        value("tls", "\"prefer\""),
+        value("tls_ca", "\"/etc/lb/mysql-ca.pem\""),
+        value("tls_name", "\"db.example.org\""),
+        value("condition", "\"writable\""),
+        value("max_lag", "\"30s\""),
+        value("sql", "\"SELECT 1\""),
+        value("expect", "\"1\""),
+        value("inter", "\"1s\""),
+        value("fastinter", "\"500ms\""),
+        value("downinter", "\"1s\""),
+        value("timeout", "\"1s\""),
+        value("rise", "2"),
+        value("fall", "3"),
+        value("jitter", "10"),
+        value("relogin", "\"5s\""),
+    ],
 };
 
 pub(super) static VRRP: Room = Room {
@@ -170,11 +204,11 @@ pub(super) static DIRECTOR: Room = Room {
     keys: &[value("priority", "100"), entries("addresses", "{ eth0 = \"10.80.1.241\" }")],
 };
 
-static ROOMS: [&Room; 11] =
-    [&ROOT, &AGENT, &INTERFACE, &TABLE, &TIMEOUTS, &SERVICE, &BACKEND, &VRRP, &VIP, &TRACK, &DIRECTOR];
+static ROOMS: [&Room; 12] =
+    [&ROOT, &AGENT, &INTERFACE, &TABLE, &TIMEOUTS, &SERVICE, &BACKEND, &CHECK, &VRRP, &VIP, &TRACK, &DIRECTOR];
 
 /// What other balancers call it, and where it is here.
-const FOREIGN: [(&str, &str); 24] = [
+const FOREIGN: [(&str, &str); 40] = [
     ("virtual_server", "[[service]]"),
     ("virtual", "[[service]]"),
     ("real_server", "[[service.backend]]"),
@@ -199,6 +233,22 @@ const FOREIGN: [(&str, &str); 24] = [
     ("vrrp_script", "[[track]]"),
     ("track_script", "[[track]]"),
     ("track_process", "[[track]]"),
+    ("TCP_CHECK", "[service.check] with `level = \"tcp\"`"),
+    ("MISC_CHECK", "[service.check]"),
+    ("checktype", "`level` of [service.check]"),
+    ("login", "`user` of [service.check]"),
+    ("passwd", "`password_file` of [service.check], for a file with the password,"),
+    ("password", "`password_file` of [service.check], for a file with the password,"),
+    ("request", "`sql` of [service.check]"),
+    ("delay_loop", "`inter` of [service.check]"),
+    ("checkinterval", "`inter` of [service.check]"),
+    ("checktimeout", "`timeout` of [service.check]"),
+    ("connect_timeout", "`timeout` of [service.check]"),
+    ("failurecount", "`fall` of [service.check]"),
+    ("sorry_server", "a [[service.backend]] with `sorry = true`"),
+    ("fallback", "a [[service.backend]] with `sorry = true`"),
+    ("slowstart", "`slow_start` of [[service.backend]]"),
+    ("warmup", "`slow_start` of [[service.backend]]"),
 ];
 
 /// What to do about an unknown key.

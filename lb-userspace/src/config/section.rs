@@ -8,9 +8,11 @@ use toml::de::{DeTable, DeValue};
 
 use super::code::Code;
 use super::diagnostic::Sink;
+use super::model::MaxConn;
 use super::problem::Problem;
 use super::schema::{Kind, Remedy, Room};
 use super::source::quote;
+use super::words::parse_auto;
 
 /// A table being read.
 pub(super) struct Section<'a> {
@@ -126,6 +128,16 @@ impl<'a> Section<'a> {
             return None;
         };
         Some(Spanned::new(span, *value))
+    }
+
+    /// A count from 1 on, or the word `auto`.
+    pub(super) fn count_or_auto(&mut self, name: &'static str, sink: &mut Sink) -> Option<Spanned<MaxConn>> {
+        if let Some(DeValue::String(_)) = self.table.get(name).map(Spanned::get_ref) {
+            return self.parsed(name, parse_auto, sink);
+        }
+        let help = "give the most conns, from 1 on, or \"auto\"; remove the line for no limit";
+        let count = self.integer(name, 1..=u32::MAX, Code::CheckRange, help, sink)?;
+        Some(Spanned::new(count.span(), MaxConn::Some(count.into_inner())))
     }
 
     /// The section `[name]`, if it is there.

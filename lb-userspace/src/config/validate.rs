@@ -10,10 +10,13 @@ use lb_common::abi::RING_SLOTS;
 use lb_common::service::Scheduler;
 use toml::Spanned;
 
+use super::check::CheckDraft;
 use super::code::Code;
 use super::diagnostic::{Sink, counted};
+use super::model::MaxConn;
 use super::read::{Draft, ServiceDraft};
-use super::vrrp;
+use super::{check, vrrp};
+use crate::health::pool::Tier;
 
 /// A service's region in the ring table has two halves, the one in use and the next; each backend needs a slot in both.
 const MAX_PER_SERVICE: u32 = RING_SLOTS / 2;
@@ -52,6 +55,10 @@ pub(super) fn validate(draft: &Draft, sink: &mut Sink) {
             sink.report(Code::RingFull, excess.header.clone(), message, help);
         }
         weights(service, sink);
+        tiers(service, sink);
+        if let Some(check) = &service.check {
+            check::validate(check, sink);
+        }
     }
     loops(services, sink);
     capacities(draft, sink);
@@ -104,6 +111,42 @@ fn weights(service: &ServiceDraft, sink: &mut Sink) {
         let message = "the weights differ, but this scheduler does not look at them";
         let help = format!("use `scheduler = \"{weighted}\"`, or give all backends the same weight");
         sink.report(Code::WeightsUnused, other.span(), message, help);
+    }
+}
+
+/// Who serves first, and what needs checks to mean something.
+fn tiers(service: &ServiceDraft, sink: &mut Sink) {
+    if !service.backends.is_empty() && service.backends.iter().all(|backend| backend.tier() != Tier::Primary) {
+        let help = "at least one backend must be neither `backup` nor `sorry`";
+        sink.report(Code::NoPrimary, service.header.clone(), "the service has no backend that serves first", help);
+    }
+    let is = |flag: &Option<Spanned<bool>>| flag.as_ref().filter(|flag| *flag.get_ref()).map(Spanned::span);
+    for backend in &service.backends {
+        if let (Some(sorry), Some(_)) = (is(&backend.sorry), is(&backend.backup)) {
+            let help =
+                "remove one of the two: `backup` is checked and serves when the others are gone, `sorry` is last";
+            sink.report(Code::NoPrimary, sorry, "a backend is `backup` or `sorry`, not both", help);
+        }
+        let logs_in = service.check.as_ref().is_some_and(CheckDraft::logs_in);
+        if let Some(most) = backend.max_conn.as_ref().filter(|most| *most.get_ref() == MaxConn::Auto && !logs_in) {
+            let message = "`max_conn = \"auto\"` needs checks that log in: nobody asks the server";
+            let help = "add `user` and `password_file` to [service.check], or give a number";
+            sink.report(Code::CheckConflict, most.span(), message, help);
+        }
+        if service.check.is_some() {
+            continue;
+        }
+        let idle = [
+            ("backup", is(&backend.backup)),
+            ("sorry", is(&backend.sorry)),
+            ("slow_start", backend.slow_start.as_ref().filter(|time| !time.get_ref().is_zero()).map(Spanned::span)),
+        ];
+        for (key, at) in idle {
+            if let Some(at) = at {
+                let message = format!("`{key}` does nothing without checks: nobody notices when a backend dies");
+                sink.report(Code::WithoutEffect, at, message, format!("add [service.check], or remove `{key}`"));
+            }
+        }
     }
 }
 

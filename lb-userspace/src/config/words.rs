@@ -3,13 +3,18 @@
 use lb_common::service::{NoConn, OnDown, Scheduler};
 
 use super::code::Code;
+use super::model::MaxConn;
 use super::problem::Problem;
 use super::source::quote;
 use super::suggest::nearest;
-use crate::{datapath::Mode, vrrp::packet::ChecksumKind};
+use crate::{
+    datapath::Mode,
+    health::{Level, Tls},
+    vrrp::packet::ChecksumKind,
+};
 
 /// What other balancers, drivers and people call it, and the word here.
-const SYNONYMS: [(&str, &str); 17] = [
+const SYNONYMS: [(&str, &str); 26] = [
     ("round-robin", "rr"),
     ("round_robin", "rr"),
     ("roundrobin", "rr"),
@@ -27,6 +32,15 @@ const SYNONYMS: [(&str, &str); 17] = [
     ("rfc5798", "pseudo-header"),
     ("pseudo_header", "pseudo-header"),
     ("v3_checksum_as_v2", "rfc9568"),
+    ("connect", "tcp"),
+    ("handshake", "greeting"),
+    ("login", "auth"),
+    ("negotiate", "query"),
+    ("sql", "query"),
+    ("disabled", "off"),
+    ("preferred", "prefer"),
+    ("required", "require"),
+    ("verify_ca", "verify"),
 ];
 
 /// Reads the `mode` of an interface.
@@ -53,6 +67,21 @@ pub(super) fn parse_checksum(text: &str) -> Result<ChecksumKind, Problem> {
 /// Reads the `on_down` of a service.
 pub(super) fn parse_on_down(text: &str) -> Result<OnDown, Problem> {
     one_of(text, "an on_down policy", OnDown::ALL, |policy| policy.name())
+}
+
+/// Reads the only word that `max_conn` may be.
+pub(super) fn parse_auto(text: &str) -> Result<MaxConn, Problem> {
+    one_of(text, "a number of conns", &[MaxConn::Auto], |_| "auto")
+}
+
+/// Reads the `level` of a check.
+pub(super) fn parse_level(text: &str) -> Result<Level, Problem> {
+    one_of(text, "a level of checks", Level::ALL, |level| level.name())
+}
+
+/// Reads the `tls` of a check.
+pub(super) fn parse_tls(text: &str) -> Result<Tls, Problem> {
+    one_of(text, "a way to use TLS", Tls::ALL, |tls| tls.name())
 }
 
 fn one_of<T: Copy>(text: &str, what: &str, all: &[T], name: impl Fn(T) -> &'static str) -> Result<T, Problem> {

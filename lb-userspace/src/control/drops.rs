@@ -89,6 +89,10 @@ const fn words(counter: Counter) -> Option<(&'static str, &'static str)> {
             "a few for each new conn are path-MTU discovery at work; if transfers hang, let ICMP \"fragmentation needed\" \
              reach the senders; one MTU on both sides of the director avoids it",
         ),
+        Counter::ResetFull => (
+            "a new conn found every backend at its max_conn: the client was answered with a RST",
+            "lbctl services shows how many conns each has; raise max_conn, or add a backend",
+        ),
         Counter::Malformed
         | Counter::IcmpError
         | Counter::Opened

@@ -68,9 +68,21 @@ pub(super) enum Verb {
         #[arg(long)]
         all: bool,
     },
-    /// Drain, undrain or weigh a backend
+    /// Drain, disable, weigh or kill a backend
     #[command(subcommand)]
     Backend(BackendVerb),
+    /// The user that the checks log in as
+    CheckUser {
+        /// Print the SQL that creates it
+        #[arg(long, required = true)]
+        sql: bool,
+        /// The service, if several have checks
+        #[arg(long, value_name = "NAME")]
+        service: Option<String>,
+        /// The config to read; without: the one that the agent uses
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
     /// Give all VIPs to the other director
     Failover {
         /// Take them back after two seconds, and tell what both ways cost
@@ -118,9 +130,21 @@ impl ConnArgs {
 #[derive(Debug, Subcommand)]
 pub(super) enum BackendVerb {
     /// Send it no new conns, keep the ones it has
-    Drain(Target),
+    Drain {
+        #[command(flatten)]
+        target: Target,
+        /// Reset what is left after this, such as 90s or 10m; without: as the config says
+        #[arg(long, value_name = "TIME", value_parser = text::parse_duration)]
+        deadline: Option<Duration>,
+    },
     /// Send it new conns again, with the weight it had
     Undrain(Target),
+    /// Take it out until it is enabled; its conns stay, see kill
+    Disable(Target),
+    /// Put it back, whether drained or disabled
+    Enable(Target),
+    /// Reset both ends of all its conns
+    Kill(Target),
     /// Give it another weight; 0 takes no new conns
     Weight {
         #[command(flatten)]
@@ -144,8 +168,13 @@ pub(super) struct Target {
 impl BackendVerb {
     pub(super) fn parts(&self) -> (BackendAction, &Target) {
         match self {
-            Self::Drain(target) => (BackendAction::Drain, target),
+            Self::Drain { target, deadline } => {
+                (BackendAction::Drain { deadline_seconds: deadline.map(|time| time.as_secs()) }, target)
+            }
             Self::Undrain(target) => (BackendAction::Undrain, target),
+            Self::Disable(target) => (BackendAction::Disable, target),
+            Self::Enable(target) => (BackendAction::Enable, target),
+            Self::Kill(target) => (BackendAction::Kill, target),
             Self::Weight { target, weight } => (BackendAction::Weight { weight: *weight }, target),
         }
     }

@@ -24,9 +24,11 @@ pub(super) fn services(out: &mut impl Write, status: &Status, services: &[Servic
     for service in services {
         writeln!(out, "{}  {} {}", service.protocol, service.listen, service.scheduler)?;
         for backend in &service.backends {
-            let BackendView { address, forward, weight, state, active, inactive } = backend;
+            let BackendView { address, forward, weight, state, word, active, inactive } = backend;
             let address = address.to_string();
-            let note = if *state == BackendState::Up { "" } else { state.name() };
+            // An agent without checks has no words of theirs.
+            let word = if word.is_empty() { state.name() } else { word };
+            let note = if word == BackendState::Up.name() { "" } else { word };
             let line = format!("  -> {address:<28} {forward:<7} {weight:<6} {active:<10} {inactive:<10} {note}");
             writeln!(out, "{}", line.trim_end())?;
         }

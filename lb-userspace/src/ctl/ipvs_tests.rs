@@ -30,6 +30,7 @@ fn status() -> Status {
         backends_up: 1,
         events_lost: 0,
         warnings: Vec::new(),
+        checks: Vec::new(),
         vrrp: None,
     }
 }
@@ -47,6 +48,7 @@ fn services_have_the_columns_of_ipvsadm_ln() {
         forward: "Masq".to_owned(),
         weight,
         state,
+        word: String::new(),
         active,
         inactive,
     };

@@ -4,6 +4,7 @@
 //! A reader that closes the pipe early is no error. Nothing is ever coloured.
 
 mod args;
+mod check;
 mod ipvs;
 mod status;
 mod text;
@@ -41,6 +42,7 @@ pub fn main() -> ExitCode {
     // What was printed before the failure stays visible, above the message.
     drop(out);
     match failure {
+        Failure::Refused(message) => fail(REFUSED, &message),
         Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Failure::Output(error) => fail(REFUSED, &format!("cannot write the output: {error}")),
         Failure::Agent(error) if error.is_unreachable() => fail(UNREACHABLE, &error.to_string()),
@@ -58,6 +60,8 @@ fn fail(code: u8, message: &str) -> ExitCode {
 enum Failure {
     Agent(ClientError),
     Output(io::Error),
+    /// What was asked cannot be answered; a sentence.
+    Refused(String),
 }
 
 impl From<ClientError> for Failure {
@@ -73,6 +77,9 @@ impl From<io::Error> for Failure {
 }
 
 fn run(args: &Args, out: &mut impl Write) -> Result<(), Failure> {
+    if let Verb::CheckUser { config: Some(path), service, .. } = &args.verb {
+        return check::user(out, path, service.as_deref());
+    }
     let mut client = Client::connect_within(&socket(args), args.timeout)?;
     let table = matches!(args.output, Form::Table);
     match &args.verb {
@@ -93,6 +100,7 @@ fn run(args: &Args, out: &mut impl Write) -> Result<(), Failure> {
             let answer = client.backend(&command(verb))?;
             if table { status::backend(out, &answer)? } else { json(out, &answer)? }
         }
+        Verb::CheckUser { service, .. } => check::user(out, &client.status()?.config_path, service.as_deref())?,
         Verb::Failover { drill } => {
             let answer = client.failover(*drill)?;
             if table { vrrp::failover(out, &answer)? } else { json(out, &answer)? }

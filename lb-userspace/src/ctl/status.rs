@@ -1,6 +1,7 @@
 //! What `ipvsadm` has no layout for: the agent's status, drop reasons, the outcome of a change.
 
 use super::{
+    check,
     text::{self, Align::*, columns},
     vrrp,
 };
@@ -36,6 +37,8 @@ pub(super) fn status(out: &mut impl Write, status: &Status) -> io::Result<()> {
     }));
     writeln!(out)?;
     columns(out, [Left, Right, Left, Right, Right, Right, Left], &rows)?;
+
+    check::checks(out, &status.checks)?;
 
     let mut rows = vec![["TABLE", "ENTRIES", "CAPACITY", "USED", "MEMORY"].map(str::to_owned)];
     rows.extend(status.tables.iter().map(|t| {

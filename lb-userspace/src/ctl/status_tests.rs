@@ -37,6 +37,7 @@ fn status_fits_on_a_screen() {
         backends_up: 1,
         events_lost: 0,
         warnings: vec!["LRO is on at ext0: ethtool -K ext0 lro off".to_owned()],
+        checks: Vec::new(),
         vrrp: None,
     };
     let expected = "\
@@ -100,6 +101,7 @@ fn a_change_tells_what_the_backend_is_now() {
                 forward: "Masq".to_owned(),
                 weight,
                 state,
+                word: String::new(),
                 active,
                 inactive: 0,
             },

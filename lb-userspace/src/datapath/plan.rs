@@ -46,6 +46,8 @@ pub struct DesiredBackend {
     pub drain: bool,
     /// Found dead.
     pub down: bool,
+    /// Most established conns; 0: no limit.
+    pub max_conn: u32,
 }
 
 impl DesiredBackend {
@@ -193,6 +195,7 @@ pub fn plan(desired: &[DesiredService], present: &Present) -> Result<(Plan, Ids)
                 weight: backend.weight,
                 state: backend.state(),
                 on_down: service.on_down,
+                max_conn: backend.max_conn,
             };
             let at = place(&record, &backends, &wanted).ok_or(PlanError::Backends(backends.len()))?;
             // `place` answers with an index of `backends`, which has at most 2^16 elements.
@@ -242,6 +245,7 @@ pub const FREE: Backend = Backend {
     weight: 0,
     state: BackendState::Unused,
     on_down: OnDown::Rst,
+    max_conn: 0,
 };
 
 fn check(desired: &[DesiredService]) -> Result<(), PlanError> {

@@ -44,7 +44,15 @@ pub(crate) struct Sample {
 }
 
 fn backend(address: SocketAddrV4, weight: u16) -> BackendView {
-    BackendView { address, forward: "Masq".to_owned(), weight, state: BackendState::Up, active: 9, inactive: 2 }
+    BackendView {
+        address,
+        forward: "Masq".to_owned(),
+        weight,
+        state: BackendState::Up,
+        word: String::new(),
+        active: 9,
+        inactive: 2,
+    }
 }
 
 impl Sample {
@@ -117,6 +125,7 @@ impl Sample {
             backends_up: 3,
             events_lost: 0,
             warnings: vec!["rp_filter is strict on int0: sysctl -w net.ipv4.conf.int0.rp_filter=2".to_owned()],
+            checks: Vec::new(),
             vrrp: None,
         }
     }
@@ -174,8 +183,13 @@ impl Handler for Sample {
             let backends = services.iter_mut().filter(|s| s.name == service).flat_map(|s| &mut s.backends);
             let backend = backends.into_iter().find(|b| b.address == backend).expect("find found it");
             match command.action {
-                BackendAction::Drain => (backend.weight, backend.state) = (0, BackendState::Draining),
-                BackendAction::Undrain => (backend.weight, backend.state) = (1, BackendState::Up),
+                BackendAction::Drain { .. } | BackendAction::Disable => {
+                    (backend.weight, backend.state) = (0, BackendState::Draining);
+                }
+                BackendAction::Undrain | BackendAction::Enable => {
+                    (backend.weight, backend.state) = (1, BackendState::Up);
+                }
+                BackendAction::Kill => backend.active = 0,
                 BackendAction::Weight { weight } => backend.weight = weight,
             }
             Ok(BackendAnswer { service, backend: backend.clone() })

@@ -136,6 +136,7 @@ pub(super) fn configure(tables: &Tables) -> Result<()> {
             weight: 1,
             state: BackendState::Up,
             on_down: OnDown::Rst,
+            max_conn: 0,
         };
         tables.backends.set(index, &backend)?;
         tables.rings.set(index, &RingSlot { backend: index })?;

@@ -38,6 +38,10 @@ pub struct AgentOptions {
     pub services: Vec<ServiceOptions>,
     /// TOML put in front of the `[[interface]]` tables: `[timeouts]`, `[table]`.
     pub extra: String,
+    /// TOML of every `[[service]]` after its own keys: `[service.check]`.
+    pub check: String,
+    /// TOML of the first service's backends after their own keys, in their order: `backup = true`.
+    pub backend_keys: Vec<String>,
     /// The election; without it the director is alone, and somebody else gives it the VIPs.
     pub vrrp: Option<VrrpOptions>,
 }
@@ -85,6 +89,8 @@ impl AgentOptions {
                 backends,
             }],
             extra: String::new(),
+            check: String::new(),
+            backend_keys: Vec::new(),
             vrrp: None,
         }
     }
@@ -138,12 +144,18 @@ impl AgentOptions {
                 text,
                 "\n[[service]]\nname = {name:?}\nlisten = \"{listen}\"\nscheduler = {scheduler:?}\nno_conn = {no_conn:?}\n"
             );
-            for backend in backends {
+            if !self.check.is_empty() {
+                let _ = writeln!(text, "{}", self.check.trim());
+            }
+            for (at, backend) in backends.iter().enumerate() {
                 let _ = write!(
                     text,
                     "[[service.backend]]\naddress = \"{}\"\nweight = {}\n",
                     backend.address, backend.weight
                 );
+                if let Some(keys) = self.backend_keys.get(at) {
+                    let _ = writeln!(text, "{}", keys.trim());
+                }
             }
         }
         text

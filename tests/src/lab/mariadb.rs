@@ -31,6 +31,8 @@ pub struct MariadbOptions {
     pub performance_schema: bool,
     /// Look up names of clients, and keep a host cache with errors. The hosts file knows the directors.
     pub resolve_names: bool,
+    /// Load the authentication plugin ed25519.
+    pub ed25519: bool,
     /// Further arguments, after the lab's own: `--wait-timeout=5`.
     pub extra: Vec<String>,
 }
@@ -256,6 +258,10 @@ impl Server {
             format!("--performance-schema={}", if options.performance_schema { "ON" } else { "OFF" }),
             template::INNODB_LOG_SIZE.to_owned(),
         ];
+        if options.ed25519 {
+            arguments.push(format!("--plugin-dir={}", plugins().display()));
+            arguments.push("--plugin-load-add=auth_ed25519".to_owned());
+        }
         if !as_mysql {
             arguments.push("--user=root".to_owned());
         }
@@ -297,6 +303,15 @@ impl Server {
     fn daemon(&self) -> MutexGuard<'_, Daemon> {
         self.daemon.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Where MariaDB's plugins are: with the installed server, or where `cargo xtask` has unpacked them.
+fn plugins() -> PathBuf {
+    const INSTALLED: &str = "/usr/lib/mysql/plugin";
+    if Path::new(INSTALLED).join("auth_ed25519.so").is_file() {
+        return INSTALLED.into();
+    }
+    template::target_directory().join("tools/mariadb").join(&INSTALLED[1..])
 }
 
 /// A hosts file with the directors in it. No name server is asked: nobody shall wait for one that is not there.

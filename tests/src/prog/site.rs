@@ -24,6 +24,7 @@ struct SiteBackend {
     weight: u16,
     state: BackendState,
     on_down: OnDown,
+    max_conn: u32,
 }
 
 /// Ring slots of each service.
@@ -97,11 +98,20 @@ impl Site {
         self
     }
 
+    /// A backend of the first service has no more established conns than this.
+    #[must_use]
+    #[track_caller]
+    pub fn max_conn(mut self, backend: &str, most: u32) -> Self {
+        let id = self.backend_id(0, backend.to_end());
+        self.backends[usize::from(id)].max_conn = most;
+        self
+    }
+
     fn backend(&mut self, addr: SocketAddrV4, service: u16) -> u16 {
         let found = self.backends.iter().position(|known| (known.addr, known.service) == (addr, service));
         found.unwrap_or_else(|| {
-            let (weight, state, on_down) = (1, BackendState::Up, OnDown::Rst);
-            self.backends.push(SiteBackend { addr, service, weight, state, on_down });
+            let (weight, state, on_down, max_conn) = (1, BackendState::Up, OnDown::Rst, 0);
+            self.backends.push(SiteBackend { addr, service, weight, state, on_down, max_conn });
             self.backends.len() - 1
         }) as u16
     }
@@ -143,6 +153,7 @@ impl Site {
                 weight: backend.weight,
                 state: backend.state,
                 on_down: backend.on_down,
+                max_conn: backend.max_conn,
             };
             control.admit(backend.addr, backend.port);
             tables.put_backend(id, backend)?;

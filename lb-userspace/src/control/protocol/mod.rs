@@ -5,6 +5,7 @@
 //! line each and closes with `{"end":true,"count":N}`; a refusal may come instead of any of its lines.
 //! Readers ignore fields they do not know in answers; requests with unknown arguments are refused.
 
+mod check;
 mod error;
 mod filter;
 mod names;
@@ -12,6 +13,7 @@ mod request;
 mod view;
 mod vrrp;
 
+pub use check::{CheckLine, CheckView, ServerView};
 pub use error::{ApiError, ErrorCode};
 pub use filter::{AddrFilter, ConnFilter};
 pub use names::parse as parse_name;

@@ -51,9 +51,19 @@ pub struct BackendCommand {
 #[serde(tag = "action", rename_all = "snake_case")]
 pub enum BackendAction {
     /// It takes no new conns and keeps the ones it has.
-    Drain,
+    Drain {
+        /// After this, the conns that are left are reset; absent: as the config says.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        deadline_seconds: Option<u64>,
+    },
     /// It takes new conns again, with the weight it had.
     Undrain,
+    /// It is out of everything until it is enabled; its conns stay.
+    Disable,
+    /// It is back, drained or disabled as it was.
+    Enable,
+    /// Both ends of all its conns are reset.
+    Kill,
     /// It gets another weight.
     Weight {
         /// The weight; 0 takes no new conns.
@@ -88,6 +98,9 @@ fn one_second() -> u64 {
 enum ActionName {
     Drain,
     Undrain,
+    Disable,
+    Enable,
+    Kill,
     Weight,
 }
 
@@ -98,6 +111,7 @@ struct BackendArguments {
     service: Option<String>,
     address: SocketAddrV4,
     weight: Option<u16>,
+    deadline_seconds: Option<u64>,
 }
 
 impl Request {
@@ -190,10 +204,16 @@ fn interval(RateArguments { interval_ms }: RateArguments) -> Result<u64, ApiErro
 }
 
 fn backend(arguments: BackendArguments) -> Result<BackendCommand, ApiError> {
-    let BackendArguments { action, service, address, weight } = arguments;
+    let BackendArguments { action, service, address, weight, deadline_seconds } = arguments;
+    if deadline_seconds.is_some() && !matches!(action, ActionName::Drain) {
+        return Err(bad("backend: only the action drain takes the argument deadline_seconds"));
+    }
     let action = match (action, weight) {
-        (ActionName::Drain, None) => BackendAction::Drain,
+        (ActionName::Drain, None) => BackendAction::Drain { deadline_seconds },
         (ActionName::Undrain, None) => BackendAction::Undrain,
+        (ActionName::Disable, None) => BackendAction::Disable,
+        (ActionName::Enable, None) => BackendAction::Enable,
+        (ActionName::Kill, None) => BackendAction::Kill,
         (ActionName::Weight, Some(weight)) => BackendAction::Weight { weight },
         (ActionName::Weight, None) => return Err(bad("backend: the action weight needs the argument weight")),
         (_, Some(_)) => return Err(bad("backend: only the action weight takes the argument weight")),

@@ -36,7 +36,7 @@ fn the_wire_form_of_every_request_is_fixed() {
         (Request::Rate { interval_ms: 500 }, r#"{"version":1,"verb":"rate","interval_ms":500}"#),
         (Request::Drops, r#"{"version":1,"verb":"drops"}"#),
         (
-            backend(BackendAction::Drain, None),
+            backend(BackendAction::Drain { deadline_seconds: None }, None),
             r#"{"version":1,"verb":"backend","action":"drain","address":"192.168.80.167:3306"}"#,
         ),
         (
@@ -115,6 +115,7 @@ fn service(name: &str, backends: &[&str]) -> ServiceView {
                 forward: "Masq".to_owned(),
                 weight: 1,
                 state: BackendState::Up,
+                word: String::new(),
                 active: 0,
                 inactive: 0,
             })
@@ -137,7 +138,7 @@ fn a_backend_is_found_by_its_address_and_if_needed_by_its_service() {
         (Some("rx"), "10.0.0.1:3306", Err((UnknownService, "'rx'; there are: rw, ro"))),
     ] {
         let command = BackendCommand {
-            action: BackendAction::Drain,
+            action: BackendAction::Drain { deadline_seconds: None },
             service: name.map(str::to_owned),
             address: address.parse().unwrap(),
         };
@@ -172,7 +173,10 @@ fn any_request() -> impl Strategy<Value = Request> {
         },
     );
     let action = prop_oneof![
-        Just(BackendAction::Drain),
+        any::<Option<u64>>().prop_map(|deadline_seconds| BackendAction::Drain { deadline_seconds }),
+        Just(BackendAction::Disable),
+        Just(BackendAction::Enable),
+        Just(BackendAction::Kill),
         Just(BackendAction::Undrain),
         any::<u16>().prop_map(|weight| BackendAction::Weight { weight }),
     ];

@@ -2,7 +2,7 @@
 //!
 //! Addresses are `IP:port`, enums go by their names in `lb-common`, times are whole seconds, sizes are bytes.
 
-use super::{VrrpView, names};
+use super::{CheckView, VrrpView, names};
 use lb_common::{
     backend::BackendState,
     conn::{Origin, Proto},
@@ -65,6 +65,9 @@ pub struct Status {
     pub events_lost: u64,
     /// What the operator should look at, each a sentence with a remedy.
     pub warnings: Vec<String>,
+    /// The backends that are checked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<CheckView>,
     /// The election; absent: this director is alone, and always Active.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vrrp: Option<VrrpView>,
@@ -136,6 +139,9 @@ pub struct BackendView {
     /// Its state.
     #[serde(with = "names")]
     pub state: BackendState,
+    /// What it is in the words of the checks: `up`, `standby`, `full`, `draining`, `disabled`, `down`.
+    #[serde(default)]
+    pub word: String,
     /// Conns in state ESTABLISHED.
     pub active: u64,
     /// All other conns.

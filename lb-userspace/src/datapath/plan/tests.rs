@@ -7,7 +7,7 @@ use proptest::prelude::*;
 const VIP: Ipv4 = Ipv4::new([10, 80, 1, 243]);
 
 fn backend(last: u8, weight: u16) -> DesiredBackend {
-    DesiredBackend { addr: Ipv4::new([192, 168, 80, last]), port: 3306, weight, drain: false, down: false }
+    DesiredBackend { addr: Ipv4::new([192, 168, 80, last]), port: 3306, weight, drain: false, down: false, max_conn: 0 }
 }
 
 fn service(port: u16, scheduler: Scheduler, backends: &[DesiredBackend]) -> DesiredService {

@@ -79,7 +79,7 @@ type Shared = Arc<Mutex<WatchView>>;
 /// The running checks.
 #[derive(Debug)]
 pub struct Watch {
-    tasks: JoinSet<()>,
+    tasks: tokio::sync::Mutex<JoinSet<()>>,
     stop: watch::Sender<bool>,
     views: Vec<((usize, usize), Shared)>,
 }
@@ -104,7 +104,7 @@ impl Watch {
             views.push(((target.service, target.backend), Arc::clone(&view)));
             tasks.spawn(run(target, checker, view, reports.clone(), stopped.clone()));
         }
-        (Self { tasks, stop, views }, received)
+        (Self { tasks: tasks.into(), stop, views }, received)
     }
 
     /// What there is to show of a backend; `None` if it is not checked.
@@ -115,10 +115,11 @@ impl Watch {
     }
 
     /// Ends the checks, their connections in order.
-    pub async fn stop(mut self) {
+    pub async fn stop(&self) {
         // Nobody listening means that all tasks have ended.
         let _ = self.stop.send(true);
-        while self.tasks.join_next().await.is_some() {}
+        let mut tasks = self.tasks.lock().await;
+        while tasks.join_next().await.is_some() {}
     }
 }
 

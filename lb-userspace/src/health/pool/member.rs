@@ -128,6 +128,8 @@ pub struct MemberView {
     pub tier: Tier,
     /// What the checks think; none: not checked.
     pub health: Option<Health>,
+    /// Something was known of its health before the first check.
+    pub was_known: bool,
     /// How much of its share it gets after a recovery, in percent.
     pub warm: u32,
     /// When what is left of a drain is reset.
@@ -173,6 +175,8 @@ pub(super) struct Member {
     pub(super) ramp: Option<Ramp>,
     /// When the shares were last computed.
     pub(super) stepped: Instant,
+    /// An earlier agent left word of it.
+    was_known: bool,
     /// It has been down since this agent knows it.
     pub(super) recovered: bool,
     pub(super) peer: Option<bool>,
@@ -198,6 +202,7 @@ impl Member {
             deadline: None,
             ramp: None,
             stepped: now,
+            was_known: known.is_some(),
             recovered: known == Some(false),
             peer: None,
             agreement: Agreement::Unknown,
@@ -284,6 +289,7 @@ impl Member {
             since: now.saturating_duration_since(self.since),
             tier: self.plan.tier,
             health: self.health.clone(),
+            was_known: self.was_known,
             warm: self.ramp.map_or(100, |ramp| ramp.step(now) * 100 / STEPS),
             deadline: self.deadline.map(|at| at.saturating_duration_since(now)),
             agreement: self.agreement,

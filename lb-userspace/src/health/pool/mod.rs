@@ -105,7 +105,7 @@ pub struct Pool {
     members: Vec<Member>,
     active: bool,
     tier: Option<Tier>,
-    applied: Option<Shares>,
+    applied: Shares,
     actions: VecDeque<Action>,
 }
 
@@ -115,10 +115,11 @@ impl Pool {
     #[must_use]
     pub fn new(plan: PoolPlan, known: &[Option<bool>], now: Instant) -> Self {
         let known = |at: usize| known.get(at).copied().flatten();
-        let members = plan.members.iter().enumerate().map(|(at, m)| Member::new(m.clone(), known(at), now)).collect();
-        let mut pool = Self { plan, members, active: true, tier: None, applied: None, actions: VecDeque::new() };
-        pool.share(now);
-        pool
+        let members = plan.members.iter().enumerate().map(|(at, m)| Member::new(m.clone(), known(at), now));
+        let members: Vec<Member> = members.collect();
+        let (applied, tier) = shares::shares(&members, plan.weighted, now);
+        let actions = VecDeque::from([Action::Apply(applied.clone())]);
+        Self { plan, members, active: true, tier, applied, actions }
     }
 
     /// Takes an input.
@@ -182,9 +183,14 @@ impl Pool {
     /// What is known of each backend, in the order of the config.
     #[must_use]
     pub fn view(&self, now: Instant) -> Vec<MemberView> {
-        let shares = self.applied.as_ref();
-        let share = |at: usize| shares.and_then(|shares| shares.backends.get(at)).copied();
+        let share = |at: usize| self.applied.backends.get(at).copied();
         self.members.iter().enumerate().map(|(at, member)| member.view(share(at), now)).collect()
+    }
+
+    /// The shares that are in force.
+    #[must_use]
+    pub const fn shares(&self) -> &Shares {
+        &self.applied
     }
 
     /// What the peer is to be told about a backend.
@@ -280,17 +286,14 @@ impl Pool {
         for member in &mut self.members {
             member.stepped = now;
         }
-        if self.applied.as_ref() != Some(&shares) {
+        if self.applied != shares {
             // Resets come after it: a client that reconnects at once must not meet the dead backend again.
             let at = self.actions.iter().position(|action| matches!(action, Action::Reset { .. }));
             self.actions.insert(at.unwrap_or(self.actions.len()), Action::Apply(shares.clone()));
-            self.applied = Some(shares);
+            self.applied = shares;
         }
         if self.tier != tier {
-            let first = self.tier.is_none() && tier == Some(Tier::Primary);
-            if !first {
-                self.actions.push_back(Action::Tell(Event::Tier { tier }));
-            }
+            self.actions.push_back(Action::Tell(Event::Tier { tier }));
             self.tier = tier;
         }
     }

@@ -103,7 +103,7 @@ impl Rig {
 
     /// Who takes new conns, with which weight.
     fn takers(&self) -> Vec<(usize, u16)> {
-        let shares = self.pool.applied.as_ref().unwrap();
+        let shares = &self.pool.applied;
         let takes = |(at, share): (usize, &Share)| {
             assert!(!(share.drain && share.down));
             (!share.drain && !share.down && share.weight > 0).then_some((at, share.weight))
@@ -301,15 +301,15 @@ fn a_scheduler_without_weights_gets_its_weighted_twin_for_that_time() {
     let mut members = slow();
     members[1].weight = 9;
     let mut rig = Rig::new(PoolPlan { weighted: false, ..plan(members) });
-    assert!(!rig.pool.applied.as_ref().unwrap().weighted_twin);
+    assert!(!rig.pool.applied.weighted_twin);
     rig.down(0);
     rig.up(0);
-    assert!(rig.pool.applied.as_ref().unwrap().weighted_twin);
+    assert!(rig.pool.applied.weighted_twin);
     assert_eq!(rig.takers(), [(0, 1), (1, 20)], "weights that nobody looks at are not looked at");
     rig.wait(s(10));
     assert_eq!(rig.takers(), [(0, 11), (1, 20)]);
     rig.wait(s(10));
-    assert!(!rig.pool.applied.as_ref().unwrap().weighted_twin);
+    assert!(!rig.pool.applied.weighted_twin);
     assert_eq!(rig.takers(), [(0, 1), (1, 9)]);
 }
 

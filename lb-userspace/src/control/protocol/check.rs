@@ -1,0 +1,77 @@
+//! What the checks of a backend have found.
+
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddrV4;
+
+/// The checks of a backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckView {
+    /// The service's name.
+    pub service: String,
+    /// The backend's address and port.
+    pub address: SocketAddrV4,
+    /// How deep the checks look.
+    pub level: String,
+    /// `primary`, `backup` or `sorry`.
+    pub tier: String,
+    /// `up`, `standby`, `full`, `draining`, `disabled` or `down`.
+    pub state: String,
+    /// How long it has been so, as far as this agent knows.
+    pub since_seconds: u64,
+    /// Why its health is what it is.
+    pub cause: String,
+    /// What hinders the check, with a remedy; the health is what was last known then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+    /// How much of its share it has, after a recovery.
+    pub warm_percent: u32,
+    /// When what is left of a drain is reset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_seconds: Option<u64>,
+    /// How the other director sees it, if it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+    /// Checks in a row that speak for a change.
+    pub counted: u32,
+    /// How many it takes.
+    pub needed: u32,
+    /// How late a check has come at most.
+    pub late_us: u64,
+    /// What the server says about itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<ServerView>,
+    /// The last checks, oldest first, equal ones folded.
+    pub history: Vec<CheckLine>,
+}
+
+/// Equal checks in a row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckLine {
+    /// `pass`, `fail`, `full`, `blocked` or `check-user`.
+    pub outcome: String,
+    /// What there is to say.
+    pub text: String,
+    /// How many.
+    pub count: u64,
+    /// When the first of them ended.
+    pub first_seconds_ago: u64,
+    /// When the last of them ended.
+    pub last_seconds_ago: u64,
+    /// How long the last one took.
+    pub latency_us: u64,
+    /// How long the slowest one took.
+    pub slowest_us: u64,
+}
+
+/// What a server says about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerView {
+    /// Its version.
+    pub version: String,
+    /// How long it lets a session idle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_timeout_seconds: Option<u64>,
+    /// How many sessions it lets in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<u32>,
+}
