@@ -3,11 +3,11 @@
 //! and one gives way as soon as they hear of each other.
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::checks::{Daemon, Pair, at_length};
-use lb_tests::lab::{Disturbance, Host, Loss, Segment, VrrpOptions, Way, addr, wait_for};
+use lb_tests::lab::{Disturbance, Host, Loss, Segment, VrrpOptions, Way, addr, now, wait_for};
 use lb_userspace::control::protocol::Status;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -91,7 +91,7 @@ fn cut_off_from_each_other_both_serve_and_one_gives_way_when_they_meet_again() {
     for cut in cuts {
         cut.end().unwrap();
     }
-    let ended = Instant::now();
+    let ended = now();
     let winner = wait_for("one Active", LIMIT, || pair.watch.active())
         .unwrap_or_else(|error| panic!("{error:#}\n{}", pair.told()));
     assert_eq!(winner, 0, "the higher priority");
@@ -105,7 +105,7 @@ fn cut_off_from_each_other_both_serve_and_one_gives_way_when_they_meet_again() {
         // The director may be looking for the host just then, as it did in vain before: its kernel asks once a second.
         let reached = || Ok(reaches(host, vip).then_some(()));
         wait_for(&format!("{} after the split", host.name()), LIMIT, reached).unwrap();
-        println!("{} reaches {vip} {:?} after the cuts have ended", host.name(), ended.elapsed());
+        println!("{} reaches {vip} {:?} after the cuts have ended", host.name(), now() - ended);
     }
     pair.answers_alone(0).unwrap();
     pair.nothing_moves().unwrap();
