@@ -313,8 +313,8 @@ fn bytes_that_are_no_value_are_an_error_with_map_and_key() {
     world(|world| {
         let datapath = world.open(&[("va", Mode::Tc)]).unwrap();
         let map = aya::maps::MapData::from_pin(world.pins().join("backends")).unwrap();
-        let mut raw: aya::maps::Array<_, [u8; 12]> = aya::maps::Map::Array(map).try_into().unwrap();
-        raw.set(3, [9; 12], 0).unwrap();
+        let mut raw: aya::maps::Array<_, [u8; 16]> = aya::maps::Map::Array(map).try_into().unwrap();
+        raw.set(3, [9; 16], 0).unwrap();
         let text = datapath.tables().backends.get(3).unwrap_err().to_string();
         assert!(text.contains("map backends, entry 3") && text.contains("byte 10 is 9"), "{text}");
         assert!(datapath.tables().backends.all().is_err());

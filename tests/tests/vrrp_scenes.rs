@@ -259,7 +259,11 @@ fn a_split_of_everything_heals_to_one_active_that_everybody_knows() {
             assert!(healed <= setup.longest_interval() + ms(2), "{healed:?}");
             let active = world.actives();
             world.run(setup.longest_interval());
-            assert_eq!(world.believed, [active.first().copied(); 2], "the neighbours know at once");
+            assert_eq!(
+                world.believed,
+                [active.first().copied(); 2],
+                "the neighbours know at once: seed {seed} of {setup:?}"
+            );
             world.run(MINUTE);
             assert_eq!((world.actives(), law(&world)), (active, None));
         }

@@ -48,11 +48,6 @@ impl Announcements {
         self.schedule.burst
     }
 
-    /// The last first burst is not older than this.
-    pub(super) fn has_started_within(&self, time: Duration, now: Instant) -> bool {
-        self.started.is_some_and(|at| now.saturating_duration_since(at) < time)
-    }
-
     pub(super) fn stop(&mut self) {
         self.repeated = self.schedule.repeats.len();
         self.refresh = None;

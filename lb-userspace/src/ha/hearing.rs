@@ -47,7 +47,8 @@ impl Election {
             }
             (Role::Active, Rank::Ours) if !resigns => self.contest(now, transport),
             // It was Active, too, and has given way.
-            (Role::Active, _) if !stale => self.given_way(now, transport),
+            // It answers no ARP any more. It says so on every transport, and each segment is told after its last frame there.
+            (Role::Active, _) if !stale => self.uncontested(now),
             (Role::Active | Role::Backup, _) => {}
         }
         // A Backup by now, if it has stepped down: the machine learns the interval of the new Active.

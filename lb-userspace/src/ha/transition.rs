@@ -141,15 +141,6 @@ impl Election {
         self.actions.push_back(Action::GratuitousArp { repeat });
     }
 
-    /// Another Active has given way, and answers no ARP any more.
-    pub(super) fn given_way(&mut self, now: Instant, transport: usize) {
-        let pause = self.legs.get(transport).map(|leg| leg.machine.config().interval.duration()).unwrap_or_default();
-        // It says so on every transport; once is enough.
-        if self.contested.is_some() || !self.arp.has_started_within(pause, now) {
-            self.uncontested(now);
-        }
-    }
-
     fn tell_all(&mut self, input: machine::Input, now: Instant) {
         for index in 0..self.legs.len() {
             self.legs[index].machine.handle(input, now);
