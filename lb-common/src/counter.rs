@@ -62,7 +62,7 @@ counters! {
     Established = 18 => conns_established,
     /// A SYN was sent again.
     SynAgain = 19 => syn_again,
-    /// A SYN took over the flow key of a closed conn.
+    /// A SYN took over the flow key of a closed conn, or of one whose backend is dead.
     Reused = 20 => keys_reused,
     /// A conn got another source port towards the backend.
     PortRemapped = 21 => ports_remapped,

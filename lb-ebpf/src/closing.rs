@@ -1,5 +1,5 @@
 //! Packets that can change the state of an established conn: SYN, FIN, RST. Rare, so they may look at both entries.
-//! A SYN may also end a closed conn, whose flow key a new one takes over.
+//! A SYN may also end a conn that is closed or has lost its backend: a new one takes over the flow key.
 
 use lb_common::{
     conn::{Conn, Direction, FlowKey},
@@ -10,14 +10,14 @@ use lb_common::{
     tcp::{self, State, flag},
 };
 
-use crate::{atomic, count, events, forward, load, maps::CONNS};
+use crate::{atomic, count, events, forward, hop, load, maps::CONNS};
 
 /// What such a packet means.
 #[derive(PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// It goes on like any other.
     Continue,
-    /// A SYN took over the key of a closed conn, which is gone: a new one begins.
+    /// A SYN took over the key of a closed or lost conn, which is gone: a new one begins.
     Replaced,
 }
 
@@ -34,7 +34,12 @@ pub(crate) fn note(packet: &Tcp, key: &FlowKey, conn: &mut Conn) -> Outcome {
     let before = state(is_forward, conn.seen, peer_seen);
     let mut flags = packet.flags;
     if flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) == flag::SYN {
-        if is_forward && before.may_be_reused() {
+        // Whoever lost a conn with its backend may come back from the same port.
+        if is_forward && (before.may_be_reused() || hop::is_dead(conn.backend)) {
+            if before.is_active() {
+                // SAFETY: it is the forward entry.
+                unsafe { load::uncount(conn) };
+            }
             count::one(Counter::Reused);
             events::conn(EventKind::Replaced, key, conn, peer_seen, peer_ack);
             let other_key = conn.other_key();

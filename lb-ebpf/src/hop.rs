@@ -59,15 +59,21 @@ pub(crate) fn ensure<H: Hook>(hook: &H, conn: &mut Conn, hop_gen: u32) -> Result
     resolve(hook, conn, hop_gen)
 }
 
+/// The backend is down, and its conns are not to be kept.
+#[inline(always)]
+pub(crate) fn is_dead(backend: u16) -> bool {
+    BACKENDS
+        .get(u32::from(backend))
+        .is_some_and(|backend| matches!((backend.state, backend.on_down), (BackendState::Down, OnDown::Rst)))
+}
+
 /// Asks the kernel's routing and neighbour tables for the translated packet's way.
 ///
 /// The agent raises the generation when a backend goes down, too: so every conn comes here once, and the hot path need
 /// not look at the backend.
 #[inline(always)]
 fn resolve<H: Hook>(hook: &H, conn: &mut Conn, hop_gen: u32) -> Result<Hop, Verdict> {
-    if let Some(backend) = BACKENDS.get(u32::from(conn.backend))
-        && matches!((backend.state, backend.on_down), (BackendState::Down, OnDown::Rst))
-    {
+    if is_dead(conn.backend) {
         return Err(Verdict::Reset(Counter::ResetDown));
     }
     count::one(Counter::HopLookup);

@@ -329,7 +329,7 @@ fn what_is_no_mysql_server_is_down_and_delays_nobody() {
         (
             4001,
             |mut s| drop(s.write_all(b"SSH-2.0-OpenSSH_9.2p1 Debian\r\n").and_then(|()| linger(s))),
-            "senseless length",
+            "wrong sequence number",
         ),
         (4002, |mut s| drop(s.write_all(&[5, 0, 0, 0, 9, 1, 2, 3, 4]).and_then(|()| linger(s))), "not a greeting"),
         // The longest packet there is, and all of it.

@@ -11,7 +11,7 @@ use lb_common::{
 };
 use lb_tests::{
     packet::{Packet, Tcp, arp_reply, arp_request, difference, flag, tcp},
-    prog::{Bench, Case, Flow, Hook, Port, Site, Verdict, case, put, run, world::*},
+    prog::{Bench, CLIENT_ISN, Case, Flow, Hook, Port, Site, Verdict, case, put, run, world::*},
 };
 
 fn flow() -> Flow {
@@ -87,6 +87,8 @@ fn conns_of_a_backend_that_is_down_are_reset_from_both_sides() {
             .answered(&reset_of(packet), ResetDown)
     };
     let (query, answer) = (flow.client_ack().payload(20), flow.backend_ack().payload(20));
+    let lost = Flow::mysql("10.80.1.1:40000", SERVER2).established();
+    let again = self::flow().client_syn().seq(CLIENT_ISN + 900_000);
     let keeps = |name: &str, site: &Site| -> Case {
         case(name)
             .at(site)
@@ -114,6 +116,13 @@ fn conns_of_a_backend_that_is_down_are_reset_from_both_sides() {
             .translates(&self::flow(), &self::flow().client_syn())
             .counts(&[Counter::Opened, HopLookup])
             .leaves(&[&self::flow()]),
+        case("a SYN from the port of a lost conn opens a conn to another one")
+            .at(&Site::mysql().state(&format!("{SERVER2}:3306"), BackendState::Down, OnDown::Rst))
+            .given(&[&lost])
+            .translates(&self::flow(), &again)
+            .counts(&[Counter::Reused, Counter::Opened, HopLookup])
+            .tells(EventKind::Replaced, &lost)
+            .leaves(&[&self::flow().opened_by(&again)]),
         keeps("conns that shall stay go on", &down(OnDown::Keep)),
         keeps("a draining backend's conns go on", &Site::mysql().state(&backend, BackendState::Draining, OnDown::Rst)),
         keeps("a removed backend's conns go on", &Site::mysql().state(&backend, BackendState::Removed, OnDown::Rst)),

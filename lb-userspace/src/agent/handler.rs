@@ -1,6 +1,6 @@
 //! Answers the control socket.
 
-use std::{ops::ControlFlow, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc, time::Duration};
 
 use lb_common::{abi, backend::BackendState, counter::Counter};
 use tokio::task::block_in_place;
@@ -15,12 +15,13 @@ use crate::{
     control::{
         protocol::{
             ApiError, BackendAction, BackendAnswer, BackendCommand, ConnFilter, ErrorCode, FailoverAnswer,
-            FailoverStep, ServiceView, StatsView, Status, TableView, VERSION,
+            FailoverStep, LeftView, ServiceView, StatsView, Status, TableView, VERSION,
         },
         server::{ConnSink, Handler, Reply},
     },
     datapath::{Datapath, Scan, Summary, Sweep, versioned},
     ha::Role,
+    health::pool::State as MemberState,
 };
 
 /// How long the peer is Active in a drill.
@@ -120,7 +121,7 @@ impl State {
         let up = |id: &&u16| backends.get(usize::from(**id)).is_some_and(|b| b.state == BackendState::Up);
         let mut warnings = self.datapath().report().notes.clone();
         warnings.extend(views::fill_warnings(&self.table_views()?));
-        warnings.extend(self.health().warnings(config));
+        warnings.extend(self.health().warnings(config, self.timeouts().established));
         Ok(Status {
             version: VERSION,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -136,7 +137,7 @@ impl State {
             backends_up: ids.backends.iter().flatten().filter(up).count() as u64,
             events_lost: tables.counter(Counter::EventLost)?,
             warnings,
-            checks: self.checks_now(),
+            checks: self.checks_now(&self.left()?),
             vrrp: self.pair().and_then(|pair| pair.view(config)),
         })
     }
@@ -149,7 +150,20 @@ impl State {
     fn services_now(&self) -> anyhow::Result<Vec<ServiceView>> {
         let words = |service| self.members(service).iter().map(|member| member.state.name()).collect();
         let summary = self.counted()?;
-        views::services(self.config(), &self.ids(), self.datapath().tables(), &summary, &words)
+        let (ids, left) = (self.ids(), self.left()?);
+        views::services(self.config(), &ids, self.datapath().tables(), &summary, &left, &words)
+    }
+
+    /// What is left of backends that are drained or disabled.
+    fn left(&self) -> anyhow::Result<BTreeMap<u16, LeftView>> {
+        let ids = self.ids();
+        let mut leaving = Vec::new();
+        for (service, ids) in ids.backends.iter().enumerate() {
+            let members = self.members(service);
+            let leaves = |state| matches!(state, MemberState::Draining | MemberState::Disabled);
+            leaving.extend(ids.iter().zip(members).filter(|(_, member)| leaves(member.state)).map(|(id, _)| *id));
+        }
+        ConnViews::new(self.config(), self.datapath(), &self.timeouts())?.left(&leaving)
     }
 
     /// How many conns there are: of this moment, or of the last sweep if counting would take long.
@@ -157,7 +171,7 @@ impl State {
         match self.swept() {
             Some(summary) if 2 * (summary.conns + summary.half_open) > COUNT_AT_ONCE => Ok(summary),
             _ => {
-                let mut sweep = Sweep::new(self.datapath(), &self.config().timeouts)?;
+                let mut sweep = Sweep::new(self.datapath(), &self.timeouts())?;
                 loop {
                     let summary = sweep.step(self.datapath())?;
                     self.reset_expired(&sweep.take_ended());
@@ -172,7 +186,7 @@ impl State {
     /// Streams every conn: the half-open ones first, because they may move to the other table meanwhile.
     fn walk_conns(&self, sink: &mut ConnSink) -> anyhow::Result<()> {
         let datapath: &Datapath = self.datapath();
-        let views = ConnViews::new(self.config(), datapath, &self.config().timeouts)?;
+        let views = ConnViews::new(self.config(), datapath, &self.timeouts())?;
         for table in [&datapath.tables().half_open, &datapath.tables().conns] {
             let mut scan = Scan::new();
             while let Some(slice) = scan.next(table)? {

@@ -24,8 +24,8 @@ use tracing::{info, warn};
 use super::{overrides::Change, state::State};
 use crate::{
     config::{Config, MaxConn, format_duration},
-    control::protocol::{CheckLine, CheckView, ServerView},
-    datapath::Datapath,
+    control::protocol::{CheckLine, CheckView, LeftView, ServerView},
+    datapath::{Datapath, Timeouts},
     health::{
         Facts, Plan,
         io::{Report, Target, Watch},
@@ -61,15 +61,14 @@ impl Health {
     }
 
     /// What the servers say about themselves that the config does not fit.
-    pub(super) fn warnings(&self, config: &Config) -> Vec<String> {
-        let established = config.timeouts.established;
+    pub(super) fn warnings(&self, config: &Config, established: Duration) -> Vec<String> {
         let too_long = |(place, facts): (&(usize, usize), &Facts)| {
             let wait = facts.wait_timeout?;
             let backend = config.services.get(place.0)?.backends.get(place.1)?;
             (established < wait).then(|| {
                 format!(
-                    "{} lets sessions idle for {}, but conns expire after {}: set `established = \"{}\"` or more in \
-                     [timeouts]",
+                    "{} lets sessions idle for {}, but conns expire after {}: set `established` in [timeouts] to \
+                     \"auto\", or to \"{}\" or more",
                     backend.address,
                     format_duration(wait),
                     format_duration(established),
@@ -140,6 +139,8 @@ pub(super) fn orders(before: Change, after: Change, deadline: Option<Duration>) 
     }
     match (after.disabled, after.drain) {
         (true, _) => orders.push(Order::Disable),
+        // Another weight does not make a drain begin anew.
+        (false, true) if before.drain && !before.disabled && before.drain_until == after.drain_until => {}
         (false, true) => orders.push(Order::Drain { deadline }),
         (false, false) if before.disabled || before.drain => orders.push(Order::Enable),
         (false, false) => {}
@@ -238,6 +239,25 @@ impl State {
         }
     }
 
+    /// The timeouts of conns; that of established ones follows the servers if the config says so. A server that has said
+    /// nothing yet may have MySQL's default.
+    pub(super) fn timeouts(&self) -> Timeouts {
+        let mut timeouts = self.config().timeouts;
+        if self.config().established_auto {
+            let facts = self.health().facts();
+            let asked =
+                self.config().services.iter().filter(|service| service.check.as_ref().is_some_and(Plan::logs_in));
+            let known = facts.values().filter_map(|facts| facts.wait_timeout).collect::<Vec<_>>();
+            let all = known.len() >= asked.map(|service| service.backends.len()).sum();
+            let longest = known.into_iter().max().map(|longest| longest + SLACK);
+            timeouts.established = match (longest, all) {
+                (Some(longest), true) => longest,
+                (longest, _) => timeouts.established.max(longest.unwrap_or_default()),
+            };
+        }
+        timeouts
+    }
+
     /// The most conns of a backend; 0: no limit. What the server has for clients is a little less than all it has: its
     /// operators must get in, and the checks of two directors.
     pub(super) fn max_conn(&self, service: usize, backend: usize) -> u32 {
@@ -266,12 +286,15 @@ impl State {
     }
 
     /// The checks of all backends that are checked, for `status`.
-    pub(super) fn checks_now(&self) -> Vec<CheckView> {
+    pub(super) fn checks_now(&self, left: &BTreeMap<u16, LeftView>) -> Vec<CheckView> {
+        let ids = self.ids();
         let mut views = Vec::new();
         for (at, service) in self.config().services.iter().enumerate() {
             let Some(check) = &service.check else { continue };
             for (backend, member) in self.members(at).into_iter().enumerate() {
-                views.push(self.check_view(&service.name, (at, backend), check, member));
+                let id = ids.backends.get(at).and_then(|ids| ids.get(backend));
+                let left = id.and_then(|id| left.get(id)).copied();
+                views.push(CheckView { left, ..self.check_view(&service.name, (at, backend), check, member) });
             }
         }
         views
@@ -303,6 +326,7 @@ impl State {
             trouble: member.health.and_then(|health| health.trouble).map(|trouble| trouble.text().to_owned()),
             warm_percent: member.warm,
             deadline_seconds: member.deadline.map(|left| left.as_secs()),
+            left: None,
             peer: (member.agreement != Agreement::Unknown).then(|| member.agreement.to_string()),
             counted: watched.as_ref().map_or(0, |watched| watched.progress.0),
             needed: watched.as_ref().map_or(0, |watched| watched.progress.1),

@@ -21,6 +21,9 @@ pub(super) struct Change {
     /// It takes no new conns.
     #[serde(default)]
     pub(super) drain: bool,
+    /// When the kernel's clock, in nanoseconds since the host's boot, says that what is left of the drain is reset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) drain_until: Option<u64>,
     /// It is out of everything.
     #[serde(default)]
     pub(super) disabled: bool,

@@ -1,7 +1,13 @@
 //! Tells both ends of conns that they are over: where each end stands is in the packet path's tables, the RSTs are sent
 //! by [`crate::reset`].
 
-use std::{thread, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
+};
 
 use lb_common::{
     retire::{self, Request},
@@ -22,13 +28,26 @@ const ROUNDS: u32 = 5;
 /// How long an end that does not believe a RST may take to say so.
 const ANSWERS: Duration = Duration::from_millis(50);
 
+/// Ends of one dead backend that are remembered until it is back.
+const OWED: usize = 1 << 20;
+
 /// The means to tell; none when the kernel refuses them.
 #[derive(Debug)]
-pub(super) struct Resets(Option<Resetter>);
+pub(super) struct Resets {
+    resetter: Option<Resetter>,
+    /// The ends at dead backends, by their ids. A host that was cut off has not heard what was told to it; when it is
+    /// back, it holds sessions that nobody else knows any more.
+    owed: Mutex<BTreeMap<u16, Vec<End>>>,
+}
 
 impl Resets {
     pub(super) fn open() -> Self {
-        Self(Resetter::open().inspect_err(|error| warn!(%error, "ends of idle conns will not be reset")).ok())
+        let refused = |error: &io::Error| warn!(%error, "ends of idle conns will not be reset");
+        Self { resetter: Resetter::open().inspect_err(refused).ok(), owed: Mutex::default() }
+    }
+
+    fn owed(&self) -> MutexGuard<'_, BTreeMap<u16, Vec<End>>> {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -42,7 +61,7 @@ impl State {
         if idle.is_empty() || !self.is_active() {
             return;
         }
-        let Resets(Some(resetter)) = self.resets() else { return };
+        let Some(resetter) = &self.resets().resetter else { return };
         let ends: Vec<End> = idle.into_iter().flat_map(ends).collect();
         let sent = resetter.reset(&ends);
         debug!(ends = ends.len(), segments = sent.segments, unknown = sent.unknown, "reset the ends of idle conns");
@@ -63,6 +82,16 @@ impl State {
     ///
     /// The entries of a dead backend's conns stay for a little while: the packet path answers what still comes.
     pub(super) fn reset_backend(&self, id: u16, cause: ResetCause) {
+        if cause == ResetCause::Returned {
+            let ends = self.resets().owed().remove(&id).unwrap_or_default();
+            if let Some(resetter) = &self.resets().resetter
+                && !ends.is_empty()
+            {
+                let sent = resetter.reset(&ends);
+                info!(id, ends = ends.len(), refused = sent.refused, %cause, "reset its ends again");
+            }
+            return;
+        }
         let rounds = if cause == ResetCause::Down { 1 } else { ROUNDS };
         let mut told = 0;
         for round in 0..rounds {
@@ -95,9 +124,15 @@ impl State {
                     }
                 }
             }
+            if !remove {
+                let mut owed = self.resets().owed();
+                let owed = owed.entry(id).or_default();
+                let room = OWED.saturating_sub(owed.len());
+                owed.extend(live.iter().map(|conn| ends(conn)[1]).take(room));
+            }
             let ends: Vec<End> = live.iter().flat_map(ends).collect();
             told += ends.len();
-            if let Resets(Some(resetter)) = self.resets()
+            if let Some(resetter) = &self.resets().resetter
                 && let Some(error) = resetter.reset(&ends).error
             {
                 debug!(id, %error, "some RSTs were refused");

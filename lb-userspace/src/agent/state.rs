@@ -54,7 +54,9 @@ impl State {
         let mut pools = health::pools(&config, &datapath, health::now())?;
         for (service, backend, change) in overrides.iter() {
             let Some((service, backend)) = place(&config, service, backend) else { continue };
-            for order in health::orders(Change::default(), change, None) {
+            let left = |until| Ok::<_, anyhow::Error>(Duration::from_nanos(until).saturating_sub(uptime(&datapath)?));
+            let deadline = change.drain_until.map(left).transpose()?;
+            for order in health::orders(Change::default(), change, deadline) {
                 pools[service].handle(Input::Order { backend, order }, health::now());
             }
         }
@@ -136,7 +138,15 @@ impl State {
         let (at, index) = place(&self.config, service, backend).context("no such backend")?;
         let kept = changing.overrides.clone();
         let before = kept.get(service, backend);
-        let change = edit(before);
+        let mut change = edit(before);
+        let begins = change.drain && !before.drain;
+        // An agent that takes over on the way shall reset them at the same moment.
+        let deadline = deadline.or(self.config.services[at].backends[index].drain_deadline.filter(|_| begins));
+        change.drain_until = match (change.drain, deadline) {
+            (false, _) => None,
+            (true, None) => before.drain_until,
+            (true, Some(after)) => Some(u64::try_from((uptime(&self.datapath)? + after).as_nanos())?),
+        };
         changing.overrides.set(service, backend, change);
         let orders = |changing: &mut Changing, orders: Vec<Order>| {
             for order in orders {
@@ -152,7 +162,7 @@ impl State {
             changing.overrides = kept;
             orders(&mut changing, health::orders(change, before, None));
         } else {
-            let Change { drain, disabled, weight } = change;
+            let Change { drain, disabled, weight, .. } = change;
             info!(service, %backend, drain, disabled, ?weight, "changed by the operator");
         }
         self.health.wake();
@@ -254,6 +264,11 @@ impl State {
     fn changing(&self) -> MutexGuard<'_, Changing> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How long the host has run: a clock that agents which follow each other agree about.
+fn uptime(datapath: &Datapath) -> Result<Duration> {
+    Ok(Duration::from_nanos(datapath.clock()?.ns))
 }
 
 /// The place of a backend in the config: service, then backend.

@@ -102,7 +102,7 @@ async fn sweep(state: Arc<State>, mut stopped: watch::Receiver<bool>) {
 /// Answers how long it has worked, pauses not counted.
 async fn sweep_once(state: &Arc<State>) -> Result<Duration> {
     let mut work = Duration::ZERO;
-    let mut sweep = Sweep::new(state.datapath(), &state.config().timeouts)?;
+    let mut sweep = Sweep::new(state.datapath(), &state.timeouts())?;
     let summary = loop {
         let (owner, mut moved) = (state.clone(), sweep);
         let (back, done, took) = spawn_blocking(move || {

@@ -1,6 +1,7 @@
 //! From the tables to the answers that operators see. Reads, never writes.
 
 use std::{
+    collections::BTreeMap,
     net::{Ipv4Addr, SocketAddrV4},
     time::Duration,
 };
@@ -15,14 +16,17 @@ use lb_common::{
 use crate::{
     config::{Config, table_memory},
     control::protocol::{
-        BackendTraffic, BackendView, ConnView, InterfaceView, Mode, ServiceView, StatsView, TableView, Traffic,
+        BackendTraffic, BackendView, ConnView, InterfaceView, LeftView, Mode, ServiceView, StatsView, TableView,
+        Traffic,
     },
     datapath::{
-        Datapath, Hook, Ids, InterfaceStatus, Summary, Table, Tables, Timeouts,
+        Datapath, Hook, Ids, InterfaceStatus, Scan, Summary, Table, Tables, Timeouts,
         expiry::{Deadlines, Half},
     },
 };
 
+/// A conn without a packet for as long as this counts as idle.
+const IDLE_SECONDS: u64 = 60;
 /// Fill of a table, in percent, from which on `status` warns.
 const NEARLY_FULL: u64 = 80;
 
@@ -89,6 +93,7 @@ pub(super) fn services(
     ids: &Ids,
     tables: &Tables,
     summary: &Summary,
+    left: &BTreeMap<u16, LeftView>,
     words: &dyn Fn(usize) -> Vec<&'static str>,
 ) -> anyhow::Result<Vec<ServiceView>> {
     let mut views = Vec::with_capacity(config.services.len());
@@ -104,6 +109,7 @@ pub(super) fn services(
                 word: word.to_owned(),
                 active: tables.loads.get(u32::from(*id))?.active,
                 inactive: summary.backends.get(usize::from(*id)).map_or(0, |tally| u64::from(tally.inactive)),
+                left: left.get(id).copied(),
             });
         }
         views.push(ServiceView {
@@ -198,6 +204,26 @@ impl<'a> ConnViews<'a> {
             origin: forward.origin,
             client_port_at_backend: (forward.sport != key.sport).then_some(forward.sport),
         }))
+    }
+
+    /// The established conns of some backends, by their ids.
+    pub(super) fn left(&self, backends: &[u16]) -> anyhow::Result<BTreeMap<u16, LeftView>> {
+        let mut left: BTreeMap<u16, LeftView> = backends.iter().map(|id| (*id, LeftView::default())).collect();
+        let table = &self.datapath.tables().conns;
+        let mut scan = Scan::new();
+        while let Some(slice) = if left.is_empty() { None } else { scan.next(table)? } {
+            for (key, conn) in slice {
+                let Some(found) = left.get_mut(&conn.backend) else { continue };
+                if let Some(view) = self.of(table, key, conn)?
+                    && view.state == tcp::State::Established
+                {
+                    found.conns += 1;
+                    found.oldest_seconds = found.oldest_seconds.max(view.age_seconds);
+                    found.idle += u64::from(view.idle_seconds >= IDLE_SECONDS);
+                }
+            }
+        }
+        Ok(left)
     }
 
     fn service_name(&self, key: &FlowKey) -> String {

@@ -189,13 +189,13 @@ impl Sink {
         self.raw.sort_by_key(|raw| (raw.span.start, raw.code));
         let items = self.raw.into_iter().map(|raw| Diagnostic {
             code: raw.code,
-            message: raw.message,
+            message: source.redact(raw.message),
             location: Some(source.locate(&raw.span)),
             note: raw.note.map(|(text, place)| {
                 let Location { line, column, .. } = source.locate(&place);
                 format!("{text} at {source_name}:{line}:{column}")
             }),
-            help: raw.help,
+            help: source.redact(raw.help),
         });
         Diagnostics { source_name: source_name.to_owned(), items: items.collect(), errors, warnings }
     }

@@ -21,6 +21,7 @@ mod problem;
 mod read;
 mod report;
 mod schema;
+mod secrets;
 mod section;
 mod source;
 mod suggest;

@@ -28,6 +28,8 @@ pub struct Config {
     /// Idle times after which a conn is removed, by its TCP state. Each is between 1 ms and 30 days.
     #[serde(serialize_with = "as_texts")]
     pub timeouts: Timeouts,
+    /// `established` follows what the servers allow; the value in `timeouts` holds until they have told.
+    pub established_auto: bool,
     /// The balanced services; at least one, names and listen addresses are unique.
     pub services: Vec<Service>,
     /// The election between directors; `None`: this one is alone, and always Active.

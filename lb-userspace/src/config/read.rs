@@ -46,6 +46,8 @@ pub(super) struct Draft {
     pub(super) max_services_at: Option<Range<usize>>,
     pub(super) max_backends_at: Option<Range<usize>>,
     pub(super) timeouts: Timeouts,
+    /// Where `established` is "auto", if it is.
+    pub(super) established_auto: Option<Range<usize>>,
     pub(super) interfaces: Vec<InterfaceDraft>,
     pub(super) services: Vec<ServiceDraft>,
     pub(super) vrrp: vrrp::Draft,
@@ -97,6 +99,7 @@ pub(super) fn read(root: &DeTable<'_>, end: Range<usize>, sink: &mut Sink) -> Op
         max_services_at: None,
         max_backends_at: None,
         timeouts: Timeouts::default(),
+        established_auto: None,
         interfaces: Vec::new(),
         services: Vec::new(),
         vrrp: vrrp::Draft::default(),
@@ -108,7 +111,7 @@ pub(super) fn read(root: &DeTable<'_>, end: Range<usize>, sink: &mut Sink) -> Op
         read_tables(section, &mut draft, sink);
     }
     if let Some(section) = root.section("timeouts", &schema::TIMEOUTS, sink) {
-        draft.timeouts = read_timeouts(section, sink);
+        (draft.timeouts, draft.established_auto) = read_timeouts(section, sink);
     }
     if let Some(sections) = root.sections("interface", &schema::INTERFACE, sink) {
         if sections.is_empty() {
@@ -190,25 +193,32 @@ fn read_tables(mut section: Section<'_>, draft: &mut Draft, sink: &mut Sink) {
     section.finish(sink);
 }
 
-fn read_timeouts(mut section: Section<'_>, sink: &mut Sink) -> Timeouts {
+/// The timeouts, and where `established` is "auto".
+fn read_timeouts(mut section: Section<'_>, sink: &mut Sink) -> (Timeouts, Option<Range<usize>>) {
     let Timeouts { syn_recv, established, fin_wait, close_wait, time_wait, close } = Timeouts::default();
     let mut time = |name, default| match section.parsed(name, parse_duration, sink) {
         Some(value) => value,
         None => Spanned::new(0..0, default),
     };
     let syn_recv = time("syn_recv", syn_recv).into_inner();
-    let established = time("established", established);
     let fin_wait = time("fin_wait", fin_wait).into_inner();
     let close_wait = time("close_wait", close_wait).into_inner();
     let time_wait = time("time_wait", time_wait).into_inner();
     let close = time("close", close).into_inner();
+    let auto_or_time = |text: &str| if text == "auto" { Ok(None) } else { parse_duration(text).map(Some) };
+    let given = section.parsed("established", auto_or_time, sink);
+    let auto = given.as_ref().filter(|given| given.get_ref().is_none()).map(Spanned::span);
+    let established = match given {
+        Some(given) => Spanned::new(given.span(), given.into_inner().unwrap_or(established)),
+        None => Spanned::new(0..0, established),
+    };
     if *established.get_ref() < SHORT_ESTABLISHED {
         let message = "an established timeout below 30s cuts sessions between two queries";
         let help = "make it longer than MySQL's wait_timeout; its default of 8 hours needs `8h1m`";
         sink.report(Code::ShortEstablished, established.span(), message, help);
     }
     section.finish(sink);
-    Timeouts { syn_recv, established: established.into_inner(), fin_wait, close_wait, time_wait, close }
+    (Timeouts { syn_recv, established: established.into_inner(), fin_wait, close_wait, time_wait, close }, auto)
 }
 
 fn read_interface(mut section: Section<'_>, sink: &mut Sink) -> InterfaceDraft {
@@ -278,7 +288,8 @@ impl Draft {
             .collect::<Option<_>>()?;
         let services = services.into_iter().map(ServiceDraft::build).collect::<Option<_>>()?;
         let (vrrp, directors) = vrrp.build()?;
-        Some(Config { agent, interfaces, tables, timeouts, services, vrrp, directors })
+        let established_auto = self.established_auto.is_some();
+        Some(Config { agent, interfaces, tables, timeouts, established_auto, services, vrrp, directors })
     }
 }
 

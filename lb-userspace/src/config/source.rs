@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use super::secrets;
+
 /// Longest excerpt in characters; longer lines are cut around the caret.
 const EXCERPT_WIDTH: usize = 100;
 /// Characters kept before the caret in a cut line.
@@ -27,6 +29,8 @@ pub struct Location {
 pub(super) struct Source<'a> {
     text: &'a str,
     line_starts: Vec<usize>,
+    /// What may be shown to nobody.
+    secrets: Vec<Range<usize>>,
 }
 
 impl<'a> Source<'a> {
@@ -34,7 +38,7 @@ impl<'a> Source<'a> {
         // A byte order mark is no column of the first line.
         let first = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
         let line_starts = std::iter::once(first).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self { text, line_starts }
+        Self { text, line_starts, secrets: secrets::find(text) }
     }
 
     pub(super) fn text(&self) -> &'a str {
@@ -68,8 +72,23 @@ impl<'a> Source<'a> {
         let to = floor_boundary(line, span.end.saturating_sub(line_start)).max(from);
         let column = line[..from].chars().count();
         let marked = line[from..to].chars().count();
-        let (excerpt, caret, caret_len) = excerpt(line, column, marked);
+        let masked;
+        let shown =
+            if self.secrets.iter().any(|secret| secret.start < line_start + line.len() && line_start < secret.end) {
+                masked = secrets::mask(line, line_start, &self.secrets);
+                masked.as_str()
+            } else {
+                line
+            };
+        let (excerpt, caret, caret_len) = excerpt(shown, column, marked);
         Location { line: index + 1, column: column + 1, excerpt, caret, caret_len }
+    }
+}
+
+impl Source<'_> {
+    /// A message about this text, without the secrets in it.
+    pub(super) fn redact(&self, message: String) -> String {
+        if self.secrets.is_empty() { message } else { secrets::redact(message, self.text, &self.secrets) }
     }
 }
 

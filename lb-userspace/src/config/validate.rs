@@ -60,6 +60,12 @@ pub(super) fn validate(draft: &Draft, sink: &mut Sink) {
             check::validate(check, sink);
         }
     }
+    let logs_in = |service: &ServiceDraft| service.check.as_ref().is_some_and(CheckDraft::logs_in);
+    if let Some(at) = draft.established_auto.clone().filter(|_| !services.iter().any(logs_in)) {
+        let message = "`established = \"auto\"` needs checks that log in: nobody asks the servers";
+        let help = "add `user` and `password_file` to a [service.check], or give a duration";
+        sink.report(Code::CheckConflict, at, message, help);
+    }
     loops(services, sink);
     capacities(draft, sink);
     let interfaces: Vec<_> = draft.interfaces.iter().filter_map(|interface| interface.name.as_ref()).collect();

@@ -36,6 +36,9 @@ pub(super) fn checks(out: &mut impl Write, checks: &[CheckView]) -> io::Result<(
             last.map_or("-".to_owned(), |line| millis(line.latency_us)),
             check.trouble.clone().unwrap_or_else(|| check.cause.clone()),
         ]);
+        if let Some(left) = check.left.filter(|left| left.conns > 0) {
+            rows.push(["", "", "", "", "", "", &format!("  {}", text::left(&left))].map(str::to_owned));
+        }
         if check.state != "up" && check.state != "standby" || check.trouble.is_some() {
             rows.extend(check.history.iter().rev().take(LINES).map(history));
         }
@@ -93,6 +96,7 @@ pub(super) fn user(out: &mut impl Write, path: &Path, service: Option<&str>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::protocol::LeftView;
 
     fn check(state: &str) -> CheckView {
         let line = |outcome: &str, text: &str, count| CheckLine {
@@ -115,6 +119,7 @@ mod tests {
             trouble: None,
             warm_percent: 100,
             deadline_seconds: None,
+            left: None,
             peer: None,
             counted: 0,
             needed: 3,
@@ -147,6 +152,11 @@ BACKEND              SERVICE  STATE   SINCE  LAST CHECK    TOOK  CAUSE
     #[test]
     fn a_deadline_and_a_slow_start_are_part_of_the_state() {
         assert!(printed(&[CheckView { deadline_seconds: Some(30), ..check("draining") }]).contains(" draining 30s "));
+        let left = Some(LeftView { conns: 10, oldest_seconds: 7300, idle: 7 });
+        assert!(
+            printed(&[CheckView { left, ..check("draining") }])
+                .contains("10 conns left, the oldest 2h1m old, 7 idle for a minute or longer\n")
+        );
         assert!(printed(&[CheckView { warm_percent: 35, ..check("up") }]).contains(" up 35% "));
     }
 }

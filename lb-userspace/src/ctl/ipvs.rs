@@ -24,7 +24,7 @@ pub(super) fn services(out: &mut impl Write, status: &Status, services: &[Servic
     for service in services {
         writeln!(out, "{}  {} {}", service.protocol, service.listen, service.scheduler)?;
         for backend in &service.backends {
-            let BackendView { address, forward, weight, state, word, active, inactive } = backend;
+            let BackendView { address, forward, weight, state, word, active, inactive, .. } = backend;
             let address = address.to_string();
             // An agent without checks has no words of theirs.
             let word = if word.is_empty() { state.name() } else { word };

@@ -51,6 +51,7 @@ fn services_have_the_columns_of_ipvsadm_ln() {
         word: String::new(),
         active,
         inactive,
+        left: None,
     };
     let services = [
         ServiceView {

@@ -77,10 +77,11 @@ pub(super) fn drops(out: &mut impl Write, drops: &[DropView], all: bool) -> io::
 
 /// What a backend is after a change.
 pub(super) fn backend(out: &mut impl Write, BackendAnswer { service, backend }: &BackendAnswer) -> io::Result<()> {
-    let left = match (backend.state, backend.active) {
-        (BackendState::Up, _) if backend.weight > 0 => String::new(),
-        (_, 1) => ", 1 active conn left".to_owned(),
-        (_, n) => format!(", {n} active conns left"),
+    let left = match (backend.state, backend.active, backend.left) {
+        (BackendState::Up, ..) if backend.weight > 0 => String::new(),
+        (_, _, Some(left)) if left.conns > 0 => format!(", {}", text::left(&left)),
+        (_, 1, _) => ", 1 active conn left".to_owned(),
+        (_, n, _) => format!(", {n} active conns left"),
     };
     writeln!(out, "{service} {}: {}, weight {}{left}", backend.address, backend.state, backend.weight)
 }

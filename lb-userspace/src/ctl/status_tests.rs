@@ -104,6 +104,7 @@ fn a_change_tells_what_the_backend_is_now() {
                 word: String::new(),
                 active,
                 inactive: 0,
+                left: None,
             },
         };
         assert_eq!(printed(|out| backend(out, &answer)), expected);

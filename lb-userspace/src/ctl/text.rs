@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use crate::control::protocol::LeftView;
+
 /// Reads `90`, `90s`, `500ms` or `8h1m`: units ms s m h d, a bare number is seconds.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     parse(text).ok_or_else(|| format!("expected a time such as 90, 90s, 500ms or 8h1m, not '{text}'"))
@@ -48,6 +50,13 @@ pub(super) fn duration(seconds: u64) -> String {
         (0, _, _) => two(h, 'h', m, 'm'),
         _ => two(d, 'd', h, 'h'),
     }
+}
+
+/// What is left of a backend: `10 conns left, the oldest 2h3m old, 7 idle for a minute or longer`.
+pub(super) fn left(left: &LeftView) -> String {
+    let LeftView { conns, oldest_seconds, idle } = *left;
+    let conns = if conns == 1 { "1 conn left".to_owned() } else { format!("{conns} conns left") };
+    format!("{conns}, the oldest {} old, {idle} idle for a minute or longer", duration(oldest_seconds))
 }
 
 /// A size of memory: `512 B`, `12.5 KiB`, `3.0 GiB`.

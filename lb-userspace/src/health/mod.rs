@@ -7,6 +7,7 @@
 pub mod cadence;
 pub mod checker;
 pub mod condition;
+pub mod exchange;
 pub mod grants;
 pub mod history;
 pub mod io;

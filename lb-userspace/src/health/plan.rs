@@ -95,6 +95,14 @@ pub struct Plan {
     pub relogin: Duration,
 }
 
+impl Plan {
+    /// The checks log in, so that the server can be asked something.
+    #[must_use]
+    pub fn logs_in(&self) -> bool {
+        self.user.is_some() && self.level >= Level::Auth
+    }
+}
+
 impl Default for Plan {
     fn default() -> Self {
         Self {

@@ -52,6 +52,7 @@ fn backend(address: SocketAddrV4, weight: u16) -> BackendView {
         word: String::new(),
         active: 9,
         inactive: 2,
+        left: None,
     }
 }
 

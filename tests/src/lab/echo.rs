@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ use super::wait::now;
 const RECORD: usize = 16;
 /// First byte of a record that asks the server to close the session; no session has such a number.
 const LEAVE: u8 = 0xff;
+/// Connections that may wait to be accepted; the namespace's own limit is 4,096.
+const BACKLOG: libc::c_int = 4096;
 /// How often a waiting server looks whether it is to stop.
 const LOOK: i32 = 50;
 
@@ -28,6 +30,7 @@ const LOOK: i32 = 50;
 #[derive(Debug, Default)]
 struct Count {
     open: AtomicUsize,
+    most: AtomicUsize,
     reset: AtomicUsize,
 }
 
@@ -40,27 +43,54 @@ pub struct EchoServer {
 }
 
 impl EchoServer {
-    /// Listens on a host at `address`.
+    /// Listens on a host at `address`. Its sockets are in a table of descriptors of their own: as many as a process may
+    /// have, beside those of its clients.
     ///
     /// # Errors
     /// When the address is taken.
     pub fn start(host: &Host, address: SocketAddrV4) -> Result<Self> {
-        let listener = host.enter(|| TcpListener::bind(address).with_context(|| format!("listen on {address}")))?;
-        listener.set_nonblocking(true)?;
         let count = Arc::new(Count::default());
-        let mut sessions = Sessions { listener, poll: epoll()?, open: HashMap::new(), count: Arc::clone(&count) };
-        sessions.watch(sessions.listener.as_raw_fd())?;
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
+        let (host, counted, stopped) = (host.clone(), Arc::clone(&count), Arc::clone(&stop));
+        let (ready, started) = mpsc::sync_channel(1);
         let thread = thread::spawn(move || {
-            while !stopped.load(Ordering::Relaxed) {
-                if let Err(error) = sessions.turn() {
-                    eprintln!("echo server: {error:#}");
-                    return;
+            let listen = || -> Result<Sessions> {
+                own_descriptors().context("a table of descriptors")?;
+                let listener = TcpListener::bind(address).with_context(|| format!("listen on {address}"))?;
+                // More may come at once than the standard library lets wait.
+                // SAFETY: the descriptor is open.
+                if unsafe { libc::listen(listener.as_raw_fd(), BACKLOG) } < 0 {
+                    return Err(io::Error::last_os_error()).context("listen");
                 }
+                listener.set_nonblocking(true)?;
+                let sessions = Sessions { listener, poll: epoll()?, open: HashMap::new(), count: counted };
+                sessions.watch(sessions.listener.as_raw_fd())?;
+                Ok(sessions)
+            };
+            let serve = || -> Result<()> {
+                let mut sessions = match listen() {
+                    Ok(sessions) => sessions,
+                    // Whoever started it hears of it.
+                    Err(error) => return Ok(ready.send(Err(error))?),
+                };
+                ready.send(Ok(()))?;
+                while !stopped.load(Ordering::Relaxed) {
+                    sessions.turn()?;
+                }
+                Ok(())
+            };
+            if let Err(error) = host.enter(serve) {
+                eprintln!("echo server: {error:#}");
             }
         });
+        started.recv().context("the echo server did not start")??;
         Ok(Self { stop, count, thread: Some(thread) })
+    }
+
+    /// The most sessions that were open at the same time.
+    #[must_use]
+    pub fn most(&self) -> usize {
+        self.count.most.load(Ordering::Relaxed)
     }
 
     /// Sessions that are open.
@@ -130,6 +160,7 @@ impl Sessions {
             }
         }
         self.count.open.store(self.open.len(), Ordering::Relaxed);
+        self.count.most.fetch_max(self.open.len(), Ordering::Relaxed);
         Ok(())
     }
 
@@ -141,6 +172,7 @@ impl Sessions {
                     session.set_nodelay(true)?;
                     self.watch(session.as_raw_fd())?;
                     self.open.insert(session.as_raw_fd(), session);
+                    self.count.most.fetch_max(self.open.len(), Ordering::Relaxed);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 // The client gave up while it waited.
@@ -162,6 +194,14 @@ fn answer(session: &mut TcpStream) -> io::Result<bool> {
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(true),
         Err(error) => Err(error),
     }
+}
+
+/// Gives the calling thread a table of descriptors of its own, with nothing of the old one but the standard streams.
+fn own_descriptors() -> io::Result<()> {
+    const UNSHARE: u32 = libc::CLOSE_RANGE_UNSHARE;
+    // SAFETY: the copies that are closed belong to nobody: the originals stay in the table of the other threads.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, UNSHARE) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn epoll() -> Result<OwnedFd> {

@@ -28,6 +28,9 @@ pub struct CheckView {
     /// When what is left of a drain is reset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_seconds: Option<u64>,
+    /// The conns that it still has, if it takes no new ones by the operator's will.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<LeftView>,
     /// How the other director sees it, if it says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<String>,
@@ -42,6 +45,17 @@ pub struct CheckView {
     pub server: Option<ServerView>,
     /// The last checks, oldest first, equal ones folded.
     pub history: Vec<CheckLine>,
+}
+
+/// Established conns of a backend that is to lose them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftView {
+    /// How many.
+    pub conns: u64,
+    /// Since the oldest of them was created.
+    pub oldest_seconds: u64,
+    /// How many of them have had no packet for a minute or longer.
+    pub idle: u64,
 }
 
 /// Equal checks in a row.

@@ -13,7 +13,7 @@ mod request;
 mod view;
 mod vrrp;
 
-pub use check::{CheckLine, CheckView, ServerView};
+pub use check::{CheckLine, CheckView, LeftView, ServerView};
 pub use error::{ApiError, ErrorCode};
 pub use filter::{AddrFilter, ConnFilter};
 pub use names::parse as parse_name;

@@ -118,6 +118,7 @@ fn service(name: &str, backends: &[&str]) -> ServiceView {
                 word: String::new(),
                 active: 0,
                 inactive: 0,
+                left: None,
             })
             .collect(),
         active: 0,

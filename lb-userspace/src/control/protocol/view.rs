@@ -2,7 +2,7 @@
 //!
 //! Addresses are `IP:port`, enums go by their names in `lb-common`, times are whole seconds, sizes are bytes.
 
-use super::{CheckView, VrrpView, names};
+use super::{CheckView, LeftView, VrrpView, names};
 use lb_common::{
     backend::BackendState,
     conn::{Origin, Proto},
@@ -146,6 +146,9 @@ pub struct BackendView {
     pub active: u64,
     /// All other conns.
     pub inactive: u64,
+    /// More about them, if it takes no new ones by the operator's will.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<LeftView>,
 }
 
 /// One conn, both directions together, as in `ipvsadm -Lnc`.

@@ -11,7 +11,7 @@ use rustls::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
-    crypto::{CryptoProvider, ring},
+    crypto::ring,
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
 };
 use tokio::net::TcpStream;
@@ -35,18 +35,20 @@ impl Tlsing {
             .map_err(|error| error.to_string())?;
         let name = plan.tls_name.clone().unwrap_or_else(|| "mysql".to_owned());
         let name = ServerName::try_from(name).map_err(|_| "`tls_name` is no name of a host".to_owned())?;
-        let verifier: Arc<dyn ServerCertVerifier> = match plan.tls {
+        let judge = match plan.tls {
             Tls::Verify => {
                 let path = plan.tls_ca.as_deref().ok_or("`tls = \"verify\"` needs `tls_ca`")?;
                 let roots = roots(path).map_err(|error| format!("{}: {error}", path.display()))?;
                 let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
                     .build()
                     .map_err(|error| format!("{}: {error}", path.display()))?;
-                Arc::new(Chain { inner, any_name: plan.tls_name.is_none() })
+                Judge::Chain { inner, any_name: plan.tls_name.is_none() }
             }
-            Tls::Off | Tls::Prefer | Tls::Require => Arc::new(Anybody(provider)),
+            Tls::Off | Tls::Prefer | Tls::Require => {
+                Judge::Anybody(provider.signature_verification_algorithms.supported_schemes())
+            }
         };
-        let config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+        let config = builder.dangerous().with_custom_certificate_verifier(Arc::new(judge)).with_no_client_auth();
         Ok(Self { connector: TlsConnector::from(Arc::new(config)), name })
     }
 
@@ -65,53 +67,16 @@ fn roots(path: &Path) -> Result<RootCertStore, String> {
     if roots.is_empty() { Err("there is no certificate in it".to_owned()) } else { Ok(roots) }
 }
 
-/// Believes everybody.
+/// Who is believed.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+enum Judge {
+    /// Everybody; these are the signatures that may be offered.
+    Anybody(Vec<SignatureScheme>),
+    /// A chain to our authorities, for any name if none is asked for: servers are known by their addresses here.
+    Chain { inner: Arc<WebPkiServerVerifier>, any_name: bool },
 }
 
-/// Believes a chain to our authorities, for any name if none is asked for: servers are known by their addresses here.
-#[derive(Debug)]
-struct Chain {
-    inner: Arc<WebPkiServerVerifier>,
-    any_name: bool,
-}
-
-impl ServerCertVerifier for Chain {
+impl ServerCertVerifier for Judge {
     fn verify_server_cert(
         &self,
         end: &CertificateDer<'_>,
@@ -120,11 +85,12 @@ impl ServerCertVerifier for Chain {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        match self.inner.verify_server_cert(end, chain, name, ocsp, now) {
+        let Self::Chain { inner, any_name } = self else { return Ok(ServerCertVerified::assertion()) };
+        match inner.verify_server_cert(end, chain, name, ocsp, now) {
             // The name is looked at last: the chain is good.
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) if self.any_name => Ok(ServerCertVerified::assertion()),
+            )) if *any_name => Ok(ServerCertVerified::assertion()),
             other => other,
         }
     }
@@ -135,7 +101,10 @@ impl ServerCertVerifier for Chain {
         end: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls12_signature(message, end, signed)
+        match self {
+            Self::Anybody(_) => Ok(HandshakeSignatureValid::assertion()),
+            Self::Chain { inner, .. } => inner.verify_tls12_signature(message, end, signed),
+        }
     }
 
     fn verify_tls13_signature(
@@ -144,10 +113,16 @@ impl ServerCertVerifier for Chain {
         end: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(message, end, signed)
+        match self {
+            Self::Anybody(_) => Ok(HandshakeSignatureValid::assertion()),
+            Self::Chain { inner, .. } => inner.verify_tls13_signature(message, end, signed),
+        }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
+        match self {
+            Self::Anybody(schemes) => schemes.clone(),
+            Self::Chain { inner, .. } => inner.supported_verify_schemes(),
+        }
     }
 }

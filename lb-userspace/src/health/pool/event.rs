@@ -10,6 +10,8 @@ use crate::health::checker::Trouble;
 pub enum ResetCause {
     /// The backend is down.
     Down,
+    /// It was down and comes back: what was told to it then may not have arrived.
+    Returned,
     /// It was to be drained by now.
     Deadline,
     /// The operator wants it.
@@ -20,6 +22,7 @@ impl fmt::Display for ResetCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Down => "the backend is down",
+            Self::Returned => "the backend is back and may not have heard",
             Self::Deadline => "the deadline of the drain has passed",
             Self::Operator => "the operator wants it",
         })

@@ -11,6 +11,7 @@ mod tests;
 
 use std::{
     collections::VecDeque,
+    net::SocketAddrV4,
     time::{Duration, Instant},
 };
 
@@ -74,7 +75,8 @@ pub enum Input {
 pub enum Action {
     /// The shares are these now, all of them.
     Apply(Shares),
-    /// Reset both ends of every conn of a backend.
+    /// Reset both ends of every conn of a backend; with [`ResetCause::Returned`], only those ends at the backend that
+    /// were told before, and maybe in vain.
     Reset {
         /// Which one.
         backend: usize,
@@ -140,7 +142,7 @@ impl Pool {
                     // Their conns came with the sync, and nobody could tell their clients.
                     for backend in 0..self.members.len() {
                         if !self.members[backend].is_up() {
-                            self.reset_dead(backend);
+                            self.reset_dead(backend, ResetCause::Down);
                         }
                     }
                 }
@@ -193,10 +195,9 @@ impl Pool {
         &self.applied
     }
 
-    /// What the peer is to be told about a backend.
-    #[must_use]
-    pub fn is_up(&self, backend: usize) -> bool {
-        self.members.get(backend).is_some_and(Member::is_up)
+    /// Each backend, in the order of the config, and whether the own checks say that it is up; `None`: not checked.
+    pub fn verdicts(&self) -> impl Iterator<Item = (SocketAddrV4, Option<bool>)> + '_ {
+        self.members.iter().map(|member| (member.plan.address, member.health.as_ref().map(|health| health.up)))
     }
 
     fn health(&mut self, backend: usize, health: Health, now: Instant) {
@@ -206,12 +207,15 @@ impl Pool {
             member.health = None;
             return;
         };
-        let mut tell = |event| self.actions.push_back(Action::Tell(event));
+        let actions = &mut self.actions;
+        let mut tell = |event| actions.push_back(Action::Tell(event));
         if before.trouble != health.trouble {
             tell(Event::Trouble { backend, trouble: health.trouble.clone() });
         }
+        let mut returned = false;
         match (before.up, health.up) {
             (false, true) => {
+                returned = member.recovered;
                 let slow = member.begin_ramp(now);
                 tell(Event::Up { backend, cause: health.cause.clone(), slow });
             }
@@ -229,7 +233,9 @@ impl Pool {
             member.recovered = true;
             member.compare(now);
             if before.up {
-                self.reset_dead(backend);
+                self.reset_dead(backend, ResetCause::Down);
+            } else if returned {
+                self.reset_dead(backend, ResetCause::Returned);
             }
         }
     }
@@ -269,9 +275,9 @@ impl Pool {
         }
     }
 
-    fn reset_dead(&mut self, backend: usize) {
+    fn reset_dead(&mut self, backend: usize, cause: ResetCause) {
         if self.plan.on_down == OnDown::Rst {
-            self.reset(backend, ResetCause::Down);
+            self.reset(backend, cause);
         }
     }
 
