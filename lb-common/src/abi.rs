@@ -21,6 +21,10 @@ pub const PROG_CLOCK: &str = "lb_clock";
 /// The program that keeps the ARP gate open: run by the agent with `BPF_PROG_TEST_RUN`, never attached.
 pub const PROG_BEAT: &str = "lb_beat";
 
+/// The program that writes conns of the other director: run by the agent with `BPF_PROG_TEST_RUN` over a list of
+/// [`crate::replica::Request`], never attached.
+pub const PROG_REPLICA: &str = "lb_replica";
+
 /// The program that removes expired conns: run by the agent with `BPF_PROG_TEST_RUN` over a list of
 /// [`crate::retire::Request`], never attached.
 pub const PROG_RETIRE: &str = "lb_retire";

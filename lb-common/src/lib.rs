@@ -20,6 +20,7 @@ pub mod icmp;
 mod layout;
 pub mod link;
 pub mod parse;
+pub mod replica;
 pub mod retire;
 pub mod seq;
 pub mod service;

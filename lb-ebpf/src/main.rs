@@ -31,6 +31,7 @@ mod load;
 mod maps;
 mod nat;
 mod opening;
+mod replica;
 mod reset;
 mod retire;
 mod schedule;
@@ -231,6 +232,13 @@ pub fn lb_beat(_: XdpContext) -> u32 {
 #[xdp]
 pub fn lb_retire(ctx: XdpContext) -> u32 {
     retire::batch(&ctx)
+}
+
+/// Writes the conns of the other director that the frame tells of. The agent runs it by `BPF_PROG_TEST_RUN`; it is never
+/// attached.
+#[xdp]
+pub fn lb_replica(ctx: XdpContext) -> u32 {
+    replica::batch(&ctx)
 }
 
 /// Never reached: a panic that the compiler could not remove makes the verifier refuse the object, as it should.

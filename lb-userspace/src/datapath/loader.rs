@@ -82,6 +82,7 @@ pub(super) fn load(object: &[u8], settings: &Settings) -> Result<Loaded> {
     load_program(&mut ebpf, abi::PROG_CLOCK)?;
     load_program(&mut ebpf, abi::PROG_BEAT)?;
     load_program(&mut ebpf, abi::PROG_RETIRE)?;
+    load_program(&mut ebpf, abi::PROG_REPLICA)?;
     load_program(&mut ebpf, abi::PROG_TC)?;
     let with_xdp = choices.iter().any(|choice| choice.xdp.is_some());
     if with_xdp {

@@ -22,6 +22,7 @@ mod netdev;
 mod pins;
 pub mod plan;
 mod preflight;
+mod replica;
 pub mod ring;
 mod scan;
 pub mod sweep;

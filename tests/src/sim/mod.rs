@@ -14,6 +14,7 @@ mod chaos;
 mod host;
 mod net;
 mod setup;
+pub mod sync;
 mod world;
 
 pub use chance::Chance;

@@ -1,0 +1,187 @@
+//! Two cores on a line that a test holds in its hands.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddrV4},
+    time::{Duration, Instant},
+};
+
+use lb_common::tcp::flag::{ACK, SYN};
+use lb_userspace::sync::{
+    Action, Config, Conn, Counters, Half, Input, Key, Psk, Refused, Replication, Services, State, Tenths, Timeouts,
+    Write,
+};
+
+/// A director: a core, and the table as it wrote it.
+pub struct Director {
+    /// The core.
+    pub core: Replication,
+    /// The table, of conns of the peer and its own.
+    pub table: BTreeMap<Key, Conn>,
+}
+
+/// An address of the service or of a backend.
+pub fn address(a: u8, b: u8, port: u16) -> SocketAddrV4 {
+    SocketAddrV4::new(Ipv4Addr::new(10, 80, a, b), port)
+}
+
+/// The service.
+pub fn vip() -> SocketAddrV4 {
+    address(1, 243, 3306)
+}
+
+/// A conn of a client's port.
+pub fn conn(port: u16) -> Conn {
+    let half = Half { seen: SYN | ACK, ack: 1, seq: 1, idle: Tenths(0) };
+    Conn {
+        key: Key { client: address(1, 1, port), vip: vip() },
+        backend: address(2, 167, 3306),
+        client_port: port,
+        forward: half,
+        reverse: half,
+        age: Tenths(0),
+    }
+}
+
+/// A config of a node that nobody else has.
+pub fn config(node: u16) -> Config {
+    Config {
+        node,
+        epoch: [node as u8; 16],
+        seed: [node as u8; 32],
+        keys: vec![Psk::new([7; 32])],
+        insecure: false,
+        fingerprint: 1,
+        timeouts: Timeouts::new(|_| Duration::from_secs(60)),
+        capacity: 1000,
+        ends: 1000,
+        datagram: 1472,
+        heartbeat: Duration::from_millis(50),
+        refresh: Duration::from_secs(10),
+    }
+}
+
+impl Director {
+    /// A director that has looked through its empty table.
+    pub fn new(config: Config, now: Instant) -> Self {
+        let mut services = Services::default();
+        services.add(vip(), address(2, 167, 3306));
+        services.add(vip(), address(2, 136, 3306));
+        let mut director =
+            Self { core: Replication::new(config, now).expect("a config that makes sense"), table: BTreeMap::new() };
+        director.core.handle(Input::Services(services), now);
+        director.run(now);
+        director
+    }
+
+    /// Lets the core do what is due; answers the datagrams that it sends.
+    pub fn run(&mut self, now: Instant) -> Vec<Vec<u8>> {
+        self.core.handle_timeout(now);
+        let mut sent = Vec::new();
+        while let Some(action) = self.core.poll_action() {
+            match action {
+                Action::Send(bytes) => sent.push(bytes.to_vec()),
+                Action::Write(Write::Create { conn, .. } | Write::Update(conn)) => {
+                    self.table.insert(conn.key, conn);
+                }
+                Action::Write(Write::Remove { key, .. }) => {
+                    self.table.remove(&key);
+                }
+                Action::Scan => self.core.handle(Input::Scanned, now),
+                Action::Look(key) | Action::Retire { key, .. } => self.core.handle(Input::NotFound(key), now),
+                Action::Beat(_) | Action::Drained(_) | Action::Event(_) => {}
+            }
+        }
+        sent
+    }
+
+    /// A datagram arrives.
+    pub fn receive(&mut self, bytes: &[u8], now: Instant) {
+        self.core.handle(Input::Datagram(&mut bytes.to_vec()), now);
+    }
+
+    /// A conn is established here.
+    pub fn open(&mut self, conn: Conn, now: Instant) {
+        self.table.insert(conn.key, conn);
+        self.core.handle(Input::Established(conn), now);
+    }
+
+    /// What was counted.
+    pub fn counters(&self) -> Counters {
+        self.core.status().counters
+    }
+
+    /// Frames that did not count for a cause.
+    pub fn refused(&self, cause: Refused) -> u64 {
+        self.counters().refused(cause)
+    }
+
+    /// What nobody may change without the key: the conns as the core and the table have them.
+    pub fn contents(&self) -> (Vec<Key>, Vec<Key>) {
+        let mut known: Vec<Key> = self.core.conns().map(|conn| conn.key).collect();
+        known.sort();
+        (known, self.table.keys().copied().collect())
+    }
+}
+
+/// Two directors.
+pub struct Pair {
+    /// The directors.
+    pub directors: [Director; 2],
+    /// Every datagram so far, with who sent it.
+    pub tape: Vec<(usize, Vec<u8>)>,
+    /// The time.
+    pub now: Instant,
+}
+
+impl Pair {
+    /// Two directors that have not met.
+    pub fn new(configs: [Config; 2]) -> Self {
+        #[expect(clippy::disallowed_methods, reason = "an origin for times: an Instant has no other")]
+        let now = Instant::now() + Duration::from_secs(100_000);
+        Self { directors: configs.map(|config| Director::new(config, now)), tape: Vec::new(), now }
+    }
+
+    /// Lets the time pass, a millisecond at a time; what `passes` lets through arrives.
+    pub fn run_with(&mut self, time: Duration, mut passes: impl FnMut(usize, &[u8]) -> bool) {
+        let end = self.now + time;
+        while self.now < end {
+            self.now += Duration::from_millis(1);
+            for from in 0..2 {
+                for bytes in self.directors[from].run(self.now) {
+                    if passes(from, &bytes) {
+                        self.directors[1 - from].receive(&bytes, self.now);
+                    }
+                    self.tape.push((from, bytes));
+                }
+            }
+        }
+    }
+
+    /// Lets the time pass on a good line.
+    pub fn run(&mut self, time: Duration) {
+        self.run_with(time, |_, _| true);
+    }
+
+    /// Two directors that are equal and have ten conns.
+    pub fn equal() -> Self {
+        let mut pair = Self::new([config(1), config(2)]);
+        pair.run(Duration::from_millis(500));
+        for port in 0..10 {
+            let now = pair.now;
+            pair.directors[0].open(conn(1000 + port), now);
+        }
+        pair.run(Duration::from_millis(500));
+        for director in &pair.directors {
+            assert_eq!(director.core.state(), State::Equal);
+            assert_eq!(director.contents().0.len(), 10);
+            assert_eq!(director.contents().1.len(), 10);
+        }
+        pair
+    }
+
+    /// The datagrams of a director so far.
+    pub fn sent_by(&self, from: usize) -> Vec<Vec<u8>> {
+        self.tape.iter().filter(|(sender, _)| *sender == from).map(|(_, bytes)| bytes.clone()).collect()
+    }
+}
