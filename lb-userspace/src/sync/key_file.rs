@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(parse(&text).unwrap().len(), 2);
         assert!(matches!(parse(&format!("# {}\n", key("a"))), Err(KeyError::Empty)));
         assert!(matches!(parse(&format!("\n{}", "a".repeat(63))), Err(KeyError::Line(2))));
-        assert!(matches!(parse(&format!("{}", "g".repeat(64))), Err(KeyError::Line(1))));
+        assert!(matches!(parse(&"g".repeat(64)), Err(KeyError::Line(1))));
         assert!(matches!(parse(&format!("{}\n", key("c")).repeat(9)), Err(KeyError::TooMany)));
     }
 }

@@ -286,6 +286,7 @@ mod tests {
         let place = list.as_ptr();
         sender.sent(list, false);
         sender.acknowledged(1, |_, _| {});
-        assert_eq!(sender.list().as_ptr(), place);
+        let list = sender.list();
+        assert_eq!(list.as_ptr(), place);
     }
 }

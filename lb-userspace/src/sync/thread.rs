@@ -19,7 +19,9 @@ use nix::{
     sys::eventfd::{EfdFlags, EventFd},
 };
 
-use super::{Action, Beat, Config, ConfigError, Event, Input, Key, Line, Peer, Replication, Stalled, Status, Tenths, Write};
+use super::{
+    Action, Beat, Config, ConfigError, Event, Input, Key, Line, Peer, Replication, Stalled, Status, Tenths, Write,
+};
 
 /// How often the event ring is looked at: the latency of a change, and 200 wake-ups a second of an idle agent.
 const TURN: Duration = Duration::from_millis(5);
@@ -171,7 +173,6 @@ impl Running {
     }
 
     /// The core, for who has much to ask.
-    #[must_use]
     pub fn core(&self) -> MutexGuard<'_, Replication> {
         lock(&self.core)
     }
