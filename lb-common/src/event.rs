@@ -42,6 +42,12 @@ pub struct Event {
     pub forward_ack: u32,
     /// The last acknowledgement number of the backend, host order.
     pub reverse_ack: u32,
+    /// The sequence number after the last byte of the client, host order.
+    pub forward_seq: u32,
+    /// The sequence number after the last byte of the backend, host order.
+    pub reverse_seq: u32,
+    /// Low word of the jiffies when the conn was created.
+    pub created: u32,
     /// The backend's id.
     pub backend: u16,
     /// The service's id.
@@ -54,6 +60,8 @@ pub struct Event {
     pub forward_seen: u8,
     /// Flags seen from the backend.
     pub reverse_seen: u8,
+    /// Always 0.
+    pub reserved: u32,
 }
 
-map_type!(Event, size = 48, enums = { key.proto: crate::conn::Proto, kind: EventKind });
+map_type!(Event, size = 64, enums = { key.proto: crate::conn::Proto, kind: EventKind });

@@ -14,10 +14,12 @@ byte_enum! {
     pub enum Op {
         /// A conn begins here. If another one has its key, that one goes, if it may.
         Create = 0 => "create",
-        /// Flags are added; numbers and times go forward. Only if the conn is there.
+        /// Flags are added; numbers and times go forward. Only if the conn is there, and of about that age.
         Update = 1 => "update",
         /// The conn goes, if it may.
         Remove = 2 => "remove",
+        /// The conn goes unless something was seen of it since; that it is over does not matter.
+        Retire = 3 => "retire",
     }
 }
 
@@ -74,7 +76,8 @@ pub struct Request {
     pub reverse_last: u32,
     /// When the conn was established.
     pub created: u32,
-    /// A conn that is not over and of which something was seen after this moment stays.
+    /// A conn that is not over and of which something was seen after this moment stays. For an update: by how much its
+    /// creation may differ from `created`.
     pub known: u32,
 }
 

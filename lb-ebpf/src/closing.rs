@@ -26,12 +26,12 @@ pub(crate) enum Outcome {
 pub(crate) fn note(packet: &Tcp, key: &FlowKey, conn: &mut Conn) -> Outcome {
     let is_forward = matches!(conn.dir, Direction::Forward);
     let other = CONNS.get_ptr_mut(&conn.other_key());
-    let (peer_seen, peer_ack) = match other {
+    let peer = match other {
         // SAFETY: the other entry is only read; it is written by packets of its own direction.
-        Some(other) => unsafe { ((*other).seen, (*other).ack) },
-        None => (0, conn.seq),
+        Some(other) => unsafe { events::Other { seen: (*other).seen, ack: (*other).ack, seq: (*other).seq } },
+        None => events::Other { seen: 0, ack: conn.seq, seq: conn.ack },
     };
-    let before = state(is_forward, conn.seen, peer_seen);
+    let before = state(is_forward, conn.seen, peer.seen);
     let mut flags = packet.flags;
     if flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) == flag::SYN {
         // Whoever lost a conn with its backend may come back from the same port.
@@ -41,7 +41,7 @@ pub(crate) fn note(packet: &Tcp, key: &FlowKey, conn: &mut Conn) -> Outcome {
                 unsafe { load::uncount(conn) };
             }
             count::one(Counter::Reused);
-            events::conn(EventKind::Replaced, key, conn, peer_seen, peer_ack);
+            events::conn(EventKind::Replaced, key, conn, &peer);
             let other_key = conn.other_key();
             let _ = (CONNS.remove(key), CONNS.remove(&other_key));
             return Outcome::Replaced;
@@ -49,7 +49,7 @@ pub(crate) fn note(packet: &Tcp, key: &FlowKey, conn: &mut Conn) -> Outcome {
         return Outcome::Continue;
     }
     // A RST that its receiver would not take ends nothing. It is forwarded: the receiver decides for itself.
-    if flags & flag::RST != 0 && !seq::plausible_rst(packet.seq(), conn.seq, peer_ack) {
+    if flags & flag::RST != 0 && !seq::plausible_rst(packet.seq(), conn.seq, peer.ack) {
         count::one(Counter::BlindRst);
         flags = 0;
     }
@@ -57,8 +57,8 @@ pub(crate) fn note(packet: &Tcp, key: &FlowKey, conn: &mut Conn) -> Outcome {
         flags &= !flag::FIN;
     }
     forward::learn(packet, conn);
-    conn.seen = tcp::note(conn.seen, peer_seen, flags, is_forward);
-    let after = state(is_forward, conn.seen, peer_seen);
+    conn.seen = tcp::note(conn.seen, peer.seen, flags, is_forward);
+    let after = state(is_forward, conn.seen, peer.seen);
     if after != before {
         if before.is_active() {
             let entry = if is_forward { &raw mut *conn } else { other.unwrap_or(core::ptr::null_mut()) };
@@ -69,7 +69,7 @@ pub(crate) fn note(packet: &Tcp, key: &FlowKey, conn: &mut Conn) -> Outcome {
             }
         }
         let kind = if matches!(after, State::TimeWait | State::Close) { EventKind::Closed } else { EventKind::Closing };
-        events::conn(kind, key, conn, peer_seen, peer_ack);
+        events::conn(kind, key, conn, &peer);
     }
     Outcome::Continue
 }

@@ -54,6 +54,8 @@ fn translate<H: Hook>(hook: &H, packet: &Tcp) -> Result<Verdict, Verdict> {
             forward::check::<H>(packet, entry.dir)?;
             if hop::is_current(entry, control.hop_gen) {
                 forward::check_length(hook, packet, entry)?;
+            } else {
+                forward::catch_up(packet, entry);
             }
             let goes_on = packet.flags & flag::STATE == 0 || closing::note(packet, &key, entry) == Outcome::Continue;
             goes_on.then_some(conn)

@@ -16,9 +16,16 @@ use crate::{
     maps::{BACKENDS, EVENTS},
 };
 
+/// What an event tells of the entry that the packet did not come by.
+pub(crate) struct Other {
+    pub(crate) seen: u8,
+    pub(crate) ack: u32,
+    pub(crate) seq: u32,
+}
+
 /// Tells the agent about a change of a conn. `key` and `own` are those of the packet's direction.
 #[inline(always)]
-pub(crate) fn conn(kind: EventKind, key: &FlowKey, own: &Conn, peer_seen: u8, peer_ack: u32) {
+pub(crate) fn conn(kind: EventKind, key: &FlowKey, own: &Conn, peer: &Other) {
     let Some(mut record) = EVENTS.reserve_untyped::<Event>(0) else {
         count::one(Counter::EventLost);
         return;
@@ -34,19 +41,25 @@ pub(crate) fn conn(kind: EventKind, key: &FlowKey, own: &Conn, peer_seen: u8, pe
             (*event).backend_port = own.dport;
             (*event).client_port = own.sport;
             (*event).forward_ack = own.ack;
-            (*event).reverse_ack = peer_ack;
+            (*event).reverse_ack = peer.ack;
+            (*event).forward_seq = own.seq;
+            (*event).reverse_seq = peer.seq;
             (*event).forward_seen = own.seen;
-            (*event).reverse_seen = peer_seen;
+            (*event).reverse_seen = peer.seen;
         } else {
             write_key(&raw mut (*event).key, own.dst, own.dport, own.src, own.sport);
             (*event).backend_addr = key.src;
             (*event).backend_port = key.sport;
             (*event).client_port = key.dport;
-            (*event).forward_ack = peer_ack;
+            (*event).forward_ack = peer.ack;
             (*event).reverse_ack = own.ack;
-            (*event).forward_seen = peer_seen;
+            (*event).forward_seq = peer.seq;
+            (*event).reverse_seq = own.seq;
+            (*event).forward_seen = peer.seen;
             (*event).reverse_seen = own.seen;
         }
+        (*event).created = own.created;
+        (&raw mut (*event).reserved).write_volatile(0);
         (*event).backend = own.backend;
         (*event).service = BACKENDS.get(u32::from(own.backend)).map_or(0, |backend| backend.service);
         (*event).kind = kind;
@@ -76,6 +89,10 @@ pub(crate) fn refused(kind: EventKind, key: &FlowKey, service: u16, reason: Coun
         (*event).client_port = 0;
         (&raw mut (*event).forward_ack).write_volatile(0);
         (&raw mut (*event).reverse_ack).write_volatile(0);
+        (&raw mut (*event).forward_seq).write_volatile(0);
+        (&raw mut (*event).reverse_seq).write_volatile(0);
+        (&raw mut (*event).created).write_volatile(0);
+        (&raw mut (*event).reserved).write_volatile(0);
         (*event).forward_seen = 0;
         (*event).reverse_seen = 0;
         (*event).backend = 0;

@@ -67,6 +67,19 @@ fn touch(packet: &Tcp, conn: &mut Conn) {
     learn(packet, conn);
 }
 
+/// Lets the first packet of an entry without a next hop say how far its sender has come. The entry came from the other
+/// director, and its sender may have sent more since than a window allows.
+#[inline(always)]
+pub(crate) fn catch_up(packet: &Tcp, conn: &mut Conn) {
+    if conn.hop_gen != 0 || packet.flags & flag::RST != 0 {
+        return;
+    }
+    conn.seq = seq::UNKNOWN;
+    if packet.flags & flag::ACK != 0 {
+        conn.ack = packet.ack();
+    }
+}
+
 /// Notes how far the sender has come. A RST tells nothing: it may be forged, and it needs these numbers to be believed.
 /// Nor does a packet that claims a leap no window allows.
 #[inline(always)]

@@ -147,9 +147,9 @@ fn complete(
 ) -> Result<*mut Conn, Verdict> {
     let other = HALF_OPEN.get_ptr(other_key).ok_or(Verdict::Drop(Counter::NoConn))?;
     // SAFETY: the other entry is only read.
-    let (peer_seen, peer_ack) = unsafe { ((*other).seen, (*other).ack) };
+    let peer = unsafe { events::Other { seen: (*other).seen, ack: (*other).ack, seq: (*other).seq } };
     // The backend may have reset the conn meanwhile: then it is closed from the start, and no load.
-    let active = State::of(flag::SYN | flag::ACK, peer_seen).is_active();
+    let active = State::of(flag::SYN | flag::ACK, peer.seen).is_active();
     conn.seen = flag::SYN | flag::ACK;
     if active && !load::admit(conn.backend) {
         // The backend has not heard of the client's ACK, so to its server the conn never was. It will ask again.
@@ -179,7 +179,7 @@ fn complete(
         return Err(Verdict::Drop(Counter::TableFull));
     }
     count::one(Counter::Established);
-    events::conn(EventKind::Established, key, conn, peer_seen, peer_ack);
+    events::conn(EventKind::Established, key, conn, &peer);
     let _ = (HALF_OPEN.remove(key), HALF_OPEN.remove(other_key));
     let conn = CONNS.get_ptr_mut(key).ok_or(Verdict::Drop(Counter::NoConn))?;
     if packet.flags & flag::STATE != 0 {

@@ -6,7 +6,7 @@ use aya_ebpf::programs::XdpContext;
 use lb_common::{
     MapType as _,
     addr::Ipv4,
-    conn::{Conn, Direction, FlowKey, Origin, once},
+    conn::{Conn, Direction, FlowKey, Origin, Proto, once},
     replica::{BATCH, Op, Outcome, Request},
     seq,
     tcp::State,
@@ -60,6 +60,11 @@ unsafe fn one(at: *const u8) -> Outcome {
     // SAFETY: every byte was written. The protocol's byte is only compared by the map, never read as the enum.
     let key = unsafe { key.assume_init_ref() };
     let op = field!(at, op: u8);
+    // SAFETY: within the request.
+    let proto = unsafe { word::load::<u8>(at.add(offset_of!(Request, key) + offset_of!(FlowKey, proto))) };
+    if op > Op::Retire as u8 || proto != Proto::Tcp as u8 {
+        return Outcome::Nothing;
+    }
     let own = atomic::opaque(CONNS.get_ptr_mut(key).unwrap_or(core::ptr::null_mut()));
     if op == Op::Update as u8 {
         // SAFETY: an element, if it is there at all.
@@ -69,7 +74,7 @@ unsafe fn one(at: *const u8) -> Outcome {
         // SAFETY: as above.
         let other_key = unsafe { (*own).other_key() };
         // SAFETY: as above.
-        if !unsafe { may_go(at, &*own, &other_key) } {
+        if !unsafe { may_go(at, op, &*own, &other_key) } {
             return Outcome::Kept;
         }
         // SAFETY: the forward entry of this conn.
@@ -83,13 +88,13 @@ unsafe fn one(at: *const u8) -> Outcome {
     if own.is_null() { Outcome::Nothing } else { Outcome::Done }
 }
 
-/// The agent knows all there is to know about the conn, or it is over.
+/// The agent knows all there is to know about the conn; or it is over, which is enough for all but [`Op::Retire`].
 ///
 /// # Safety
 ///
 /// A request lies at `at`.
 #[inline(always)]
-unsafe fn may_go(at: *const u8, own: &Conn, other_key: &FlowKey) -> bool {
+unsafe fn may_go(at: *const u8, op: u8, own: &Conn, other_key: &FlowKey) -> bool {
     let (mut peer_seen, mut last) = (0, own.last_seen);
     if let Some(other) = CONNS.get_ptr(other_key) {
         // SAFETY: the other entry is only read.
@@ -102,7 +107,8 @@ unsafe fn may_go(at: *const u8, own: &Conn, other_key: &FlowKey) -> bool {
     if field!(at, knows: u16) == 0 {
         return false;
     }
-    matches!(State::of(own.seen, peer_seen), State::TimeWait | State::Close) || !seq::after(last, field!(at, known: u32))
+    let over = op != Op::Retire as u8 && matches!(State::of(own.seen, peer_seen), State::TimeWait | State::Close);
+    over || !seq::after(last, field!(at, known: u32))
 }
 
 /// Writes both entries.
@@ -181,7 +187,8 @@ unsafe fn create(at: *const u8, key: &FlowKey) -> Outcome {
 unsafe fn update(at: *const u8, own: &mut Conn) -> Outcome {
     let same = own.dst.word() == field!(at, backend_addr: u32)
         && own.dport == field!(at, backend_port: u16)
-        && own.sport == field!(at, client_port: u16);
+        && own.sport == field!(at, client_port: u16)
+        && is_near(own.created, field!(at, created: u32), field!(at, known: u32));
     if !same {
         return Outcome::Nothing;
     }
@@ -203,6 +210,12 @@ unsafe fn update(at: *const u8, own: &mut Conn) -> Outcome {
     Outcome::Done
 }
 
+/// Two moments are no further apart than that.
+#[inline(always)]
+fn is_near(a: u32, b: u32, slack: u32) -> bool {
+    a.wrapping_sub(b).wrapping_add(slack) <= slack.wrapping_mul(2)
+}
+
 /// # Safety
 ///
 /// `entry` is an element of `conns`.
@@ -213,12 +226,16 @@ unsafe fn add_flags(entry: *mut Conn, seen: u8) {
 }
 
 /// Lets the numbers and times of an entry go forward, unless its own packets are ahead of them: then they are its own.
+///
+/// Its packets go by the other director, and what is told of them comes late. So the first one that comes here looks for
+/// its way anew, and is believed whatever its numbers are (see `forward::catch_up`).
 #[inline(always)]
 fn advance(entry: &mut Conn, last: u32, ack: u32, seq: u32) {
     if !seq::after(last, entry.last_seen) {
         return;
     }
     entry.last_seen = last;
+    entry.hop_gen = 0;
     if ack != seq::UNKNOWN {
         entry.ack = ack;
     }

@@ -3,10 +3,14 @@
 
 use lb_tests::sim::sync::{Kind, chaos};
 
-/// How many worlds of each kind; `LB_SIM_SEEDS` asks for more.
+/// Which worlds of each kind: `LB_SIM_SEEDS` asks for more, and may begin elsewhere (`1000..5000`).
 fn seeds() -> std::ops::Range<u64> {
-    let count = std::env::var("LB_SIM_SEEDS").ok().map(|text| text.parse().expect("LB_SIM_SEEDS is a number"));
-    0..count.unwrap_or(500)
+    let Ok(text) = std::env::var("LB_SIM_SEEDS") else { return 0..300 };
+    let number = |text: &str| text.parse().expect("LB_SIM_SEEDS is a number, or two with .. between");
+    match text.split_once("..") {
+        Some((from, to)) => number(from)..number(to),
+        None => 0..number(&text),
+    }
 }
 
 fn play(kind: Kind) {

@@ -11,6 +11,7 @@ mod pair;
 mod resets;
 mod state;
 mod supervisor;
+mod sync;
 mod upkeep;
 mod views;
 
@@ -27,6 +28,8 @@ use crate::{
     datapath::{self, Datapath, sysctl},
     failover,
 };
+
+pub use sync::ConnTable;
 
 use pair::Pair;
 use state::State;

@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
-use lb_common::{counter::Counter, event::EventKind};
+use lb_common::{
+    counter::Counter,
+    event::{Event, EventKind},
+};
 use tokio::{
     sync::watch,
     task::{JoinSet, spawn_blocking},
@@ -63,7 +66,7 @@ async fn until(mut stopped: watch::Receiver<bool>, work: impl Future<Output = ()
     }
 }
 
-/// Reads the event ring. Connection sync will take the records from here.
+/// Reads the event ring, unless the sync does.
 async fn follow_events(state: Arc<State>) {
     let Some(mut events) = state.datapath().take_events() else { return };
     let mut records = Vec::with_capacity(EVENTS_AT_ONCE);
@@ -71,15 +74,17 @@ async fn follow_events(state: Arc<State>) {
         records.clear();
         events.next(&mut records, EVENTS_AT_ONCE).await;
         for event in &records {
-            match event.kind {
-                EventKind::Refused | EventKind::Miss => {
-                    let reason = Counter::from_byte(event.reason).map_or("unknown", Counter::name);
-                    debug!(client = %event.key.src, port = event.key.sport, vip = %event.key.dst, reason, "refused");
-                }
-                EventKind::Established | EventKind::Closing | EventKind::Closed | EventKind::Replaced => {}
+            if matches!(event.kind, EventKind::Refused | EventKind::Miss) {
+                log_refused(event);
             }
         }
     }
+}
+
+/// A packet that was refused, for the log.
+pub(super) fn log_refused(event: &Event) {
+    let reason = Counter::from_byte(event.reason).map_or("unknown", Counter::name);
+    debug!(client = %event.key.src, port = event.key.sport, vip = %event.key.dst, reason, "refused");
 }
 
 /// Removes expired conns and frees the ids of backends that nothing refers to any more.

@@ -21,7 +21,7 @@ use super::{
 /// Reads what the tables hold now.
 pub(super) fn present(tables: &Tables) -> Result<Present> {
     let mut services = BTreeMap::new();
-    for (key, service) in services_of(tables)? {
+    for (key, service) in tables.all_services()? {
         let ring = tables.rings.range(service.ring_start, service.ring_len)?;
         services.insert(key, (service, ring));
     }
@@ -34,14 +34,20 @@ pub(super) fn present(tables: &Tables) -> Result<Present> {
     })
 }
 
-/// Every service of the table.
-pub(super) fn services_of(tables: &Tables) -> Result<Vec<(ServiceKey, Service)>> {
-    let mut found = Vec::new();
-    let mut scan = Scan::new();
-    while let Some(slice) = scan.next(&tables.services)? {
-        found.extend_from_slice(slice);
+impl Tables {
+    /// Every service.
+    ///
+    /// # Errors
+    ///
+    /// The system call failed.
+    pub fn all_services(&self) -> Result<Vec<(ServiceKey, Service)>> {
+        let mut found = Vec::new();
+        let mut scan = Scan::new();
+        while let Some(slice) = scan.next(&self.services)? {
+            found.extend_from_slice(slice);
+        }
+        Ok(found)
     }
-    Ok(found)
 }
 
 /// Brings the tables to the desired services. `steer` changes `control`, which others write too.
@@ -105,7 +111,7 @@ pub(super) fn reclaim(
     // Conns of a removed service still need the bit of its VIP, which no table holds any more: the filter shrinks only
     // when the last such conn is gone.
     if !freed.is_empty() && !leftover {
-        let exact = filter(services_of(tables)?.into_iter().map(|(key, _)| key), &backends);
+        let exact = filter(tables.all_services()?.into_iter().map(|(key, _)| key), &backends);
         steer(&|control| control.filter = exact)?;
     }
     Ok(freed)

@@ -100,6 +100,13 @@ impl Deadlines {
         since(forward).min(since(reverse))
     }
 
+    /// The time since the later of two moments.
+    #[must_use]
+    pub fn silence(&self, last: [u32; 2]) -> Duration {
+        let [a, b] = last.map(|last| self.ticks.since(self.now, last));
+        self.ticks.to_duration(a.min(b))
+    }
+
     /// How long the conn may still be idle; zero: it is over.
     #[must_use]
     pub fn remaining(&self, forward: Half, reverse: Half) -> Duration {

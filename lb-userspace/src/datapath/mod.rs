@@ -31,7 +31,10 @@ mod tables;
 mod tally;
 mod undo;
 
-use std::sync::Mutex;
+use std::sync::{
+    Mutex,
+    atomic::{AtomicU64, Ordering},
+};
 
 use aya::{
     Ebpf,
@@ -56,7 +59,7 @@ pub use mode::{Hook, Mode};
 pub use pins::versioned;
 pub use plan::{DesiredBackend, DesiredService, Ids, Plan};
 pub use scan::Scan;
-pub use sweep::Sweep;
+pub use sweep::{Keep, Silent, Sweep};
 pub use tables::{Array, Table, TableSizes, Tables};
 pub use tally::{Summary, Tally};
 
@@ -86,6 +89,8 @@ pub struct Datapath {
     /// Addresses that interfaces take frames for beside their own.
     virtual_macs: Mutex<Vec<(u32, [u8; 6])>>,
     events: Mutex<Option<Events>>,
+    /// Raised with every change of services and backends.
+    generation: AtomicU64,
 }
 
 impl Datapath {
@@ -109,6 +114,7 @@ impl Datapath {
             pins: loaded.pins,
             virtual_macs: Mutex::new(Vec::new()),
             events: Mutex::new(Some(events)),
+            generation: AtomicU64::new(0),
         };
         // Routes and neighbours may have changed while no agent watched them.
         datapath.new_hops()?;
@@ -141,7 +147,16 @@ impl Datapath {
     ///
     /// [`Error::Plan`] if the services do not fit; then nothing was written.
     pub fn apply(&self, desired: &[DesiredService]) -> Result<(Plan, Ids)> {
-        apply::apply(&self.tables, desired, |change| self.steer(change))
+        let applied = apply::apply(&self.tables, desired, |change| self.steer(change));
+        self.generation.fetch_add(1, Ordering::Release);
+        applied
+    }
+
+    /// A number that changes whenever services or backends may have changed: what was read from their tables before is
+    /// then to be read anew.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// Frees the ids of removed backends without conns; answers which.
@@ -152,7 +167,11 @@ impl Datapath {
     ///
     /// A table cannot be read or written.
     pub fn reclaim(&self, conns: &[u32]) -> Result<Vec<u16>> {
-        apply::reclaim(&self.tables, conns, |change| self.steer(change))
+        let freed = apply::reclaim(&self.tables, conns, |change| self.steer(change))?;
+        if !freed.is_empty() {
+            self.generation.fetch_add(1, Ordering::Release);
+        }
+        Ok(freed)
     }
 
     /// Makes every cached next hop be looked up again, and tells the packet path the addresses of its interfaces.

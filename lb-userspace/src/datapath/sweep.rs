@@ -4,6 +4,8 @@
 //! table: `join` brings them together. What is over is named to `lb_retire`, which looks again in
 //! the kernel, so that a packet that comes meanwhile saves its conn.
 
+use std::time::Duration;
+
 use lb_common::{
     backend::{Backend, BackendState},
     conn::{Conn, FlowKey},
@@ -26,6 +28,18 @@ use super::{
 const JOINS: usize = 8192;
 /// Single entries looked up per step: two system calls each.
 const SINGLES: usize = 1024;
+
+/// A conn that is over as far as this director's packets tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Silent {
+    /// The key of its forward entry.
+    pub key: FlowKey,
+    /// How long nothing was seen of it.
+    pub idle: Duration,
+}
+
+/// Tells which of them stay.
+pub type Keep<'a> = dyn FnMut(&[Silent]) -> Vec<bool> + 'a;
 
 /// Which table a sweep is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +97,16 @@ impl Sweep {
     ///
     /// A system call failed; the sweep may be stepped again.
     pub fn step(&mut self, datapath: &Datapath) -> Result<Option<Summary>> {
+        self.step_but(datapath, &mut |conns| vec![false; conns.len()])
+    }
+
+    /// As [`Sweep::step`], but asks about the conns of `conns` that are over which are to be kept all the same, many at
+    /// once: the answer has one word for each. Half-open conns and single entries are not asked about.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sweep::step`].
+    pub fn step_but(&mut self, datapath: &Datapath, keep: &mut Keep<'_>) -> Result<Option<Summary>> {
         let table = match self.phase {
             Phase::HalfOpen => &datapath.tables().half_open,
             Phase::Conns => &datapath.tables().conns,
@@ -110,7 +134,10 @@ impl Sweep {
         let over = std::mem::take(&mut self.join.over);
         match self.phase {
             Phase::HalfOpen => self.remove_half_open(table, &over)?,
-            Phase::Conns | Phase::Done => self.retire(datapath, &over)?,
+            Phase::Conns | Phase::Done => {
+                let over = self.but_kept(over, keep);
+                self.retire(datapath, &over)?;
+            }
         }
         if !more {
             self.turn();
@@ -130,6 +157,21 @@ impl Sweep {
             self.count_removed(*state);
         }
         Ok(())
+    }
+
+    fn but_kept(&mut self, over: Vec<Over>, keep: &mut Keep<'_>) -> Vec<Over> {
+        let whole = over.iter().filter(|over| over.state.is_some());
+        let conns: Vec<Silent> = whole
+            .map(|over| {
+                let last = [over.request.forward_seen, over.request.reverse_seen];
+                Silent { key: over.request.key, idle: self.deadlines.silence(last) }
+            })
+            .collect();
+        if conns.is_empty() {
+            return over;
+        }
+        let mut kept = keep(&conns).into_iter();
+        over.into_iter().filter(|over| over.state.is_none() || !kept.next().unwrap_or_default()).collect()
     }
 
     fn retire(&mut self, datapath: &Datapath, over: &[Over]) -> Result<()> {

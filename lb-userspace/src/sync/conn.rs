@@ -52,6 +52,9 @@ pub struct Conn {
 }
 
 impl Conn {
+    /// Ages of one conn that were taken on two hosts differ by no more than this, and by no more than a thousandth.
+    pub const SLACK: Tenths = Tenths(5);
+
     /// The state that both directions make together.
     #[must_use]
     pub const fn state(&self) -> State {
@@ -83,9 +86,8 @@ pub(super) const fn later(a: u32, b: u32) -> u32 {
 
 /// Two ages of one conn, taken on two hosts, differ by no more than delay, rounding and the drift of their clocks.
 pub(super) const fn same_age(a: Tenths, b: Tenths) -> bool {
-    const SLACK: u32 = 5;
     let older = if a.0 > b.0 { a.0 } else { b.0 };
-    a.0.abs_diff(b.0) <= SLACK + older / 1000
+    a.0.abs_diff(b.0) <= Conn::SLACK.0 + older / 1000
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use lb_common::tcp::State;
+
 use super::{
     conn::{Conn, Half, Key},
     crypto::Random,
@@ -23,8 +25,13 @@ pub enum Input<'a> {
     Closing(Conn),
     /// A new handshake took the key of a closed conn, which is no more.
     Replaced(Key),
-    /// The conn was removed from the packet path's table, because it was over.
-    Expired(Key),
+    /// The conn was removed from the packet path's table, because its time was over.
+    Expired {
+        /// Its key.
+        key: Key,
+        /// Its state then.
+        state: State,
+    },
     /// The packet path could not tell of some changes.
     Lost,
     /// A packet of a service belongs to no conn.
@@ -178,7 +185,8 @@ pub enum Write {
         /// The silence of the other one as far as the core knows; the longest time: it knows of none.
         idle: Tenths,
     },
-    /// More is known of a conn: flags are added, numbers and times go forward. Nothing happens if it is not there.
+    /// More is known of a conn: flags are added, numbers and times go forward. Nothing happens if it is not there, or if
+    /// the one that is there is of another age ([`Conn::SLACK`]): the packet path's word of it is on its way.
     Update(Conn),
     /// The conn is no more. It goes, unless it is not over and something was seen of it more recently.
     Remove {

@@ -13,25 +13,25 @@ use lb_userspace::sync::{
 };
 
 /// A director: a core, and the table as it wrote it.
-pub struct Director {
+pub(crate) struct Director {
     /// The core.
-    pub core: Replication,
+    pub(crate) core: Replication,
     /// The table, of conns of the peer and its own.
-    pub table: BTreeMap<Key, Conn>,
+    pub(crate) table: BTreeMap<Key, (Conn, Instant)>,
 }
 
 /// An address of the service or of a backend.
-pub fn address(a: u8, b: u8, port: u16) -> SocketAddrV4 {
+pub(crate) fn address(a: u8, b: u8, port: u16) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::new(10, 80, a, b), port)
 }
 
 /// The service.
-pub fn vip() -> SocketAddrV4 {
+pub(crate) fn vip() -> SocketAddrV4 {
     address(1, 243, 3306)
 }
 
 /// A conn of a client's port.
-pub fn conn(port: u16) -> Conn {
+pub(crate) fn conn(port: u16) -> Conn {
     let half = Half { seen: SYN | ACK, ack: 1, seq: 1, idle: Tenths(0) };
     Conn {
         key: Key { client: address(1, 1, port), vip: vip() },
@@ -44,7 +44,7 @@ pub fn conn(port: u16) -> Conn {
 }
 
 /// A config of a node that nobody else has.
-pub fn config(node: u16) -> Config {
+pub(crate) fn config(node: u16) -> Config {
     Config {
         node,
         epoch: [node as u8; 16],
@@ -61,9 +61,16 @@ pub fn config(node: u16) -> Config {
     }
 }
 
+/// A conn of which nothing was seen for some time more.
+fn later(conn: &Conn, time: Duration) -> Conn {
+    let more = Tenths::from_duration(time);
+    let half = |half: Half| Half { idle: half.idle.plus(more), ..half };
+    Conn { forward: half(conn.forward), reverse: half(conn.reverse), age: conn.age.plus(more), ..*conn }
+}
+
 impl Director {
     /// A director that has looked through its empty table.
-    pub fn new(config: Config, now: Instant) -> Self {
+    pub(crate) fn new(config: Config, now: Instant) -> Self {
         let mut services = Services::default();
         services.add(vip(), address(2, 167, 3306));
         services.add(vip(), address(2, 136, 3306));
@@ -75,20 +82,28 @@ impl Director {
     }
 
     /// Lets the core do what is due; answers the datagrams that it sends.
-    pub fn run(&mut self, now: Instant) -> Vec<Vec<u8>> {
+    pub(crate) fn run(&mut self, now: Instant) -> Vec<Vec<u8>> {
         self.core.handle_timeout(now);
         let mut sent = Vec::new();
         while let Some(action) = self.core.poll_action() {
             match action {
                 Action::Send(bytes) => sent.push(bytes.to_vec()),
                 Action::Write(Write::Create { conn, .. } | Write::Update(conn)) => {
-                    self.table.insert(conn.key, conn);
+                    self.table.insert(conn.key, (conn, now));
                 }
                 Action::Write(Write::Remove { key, .. }) => {
                     self.table.remove(&key);
                 }
+                // A look that shows nothing: every conn gets one of its own.
                 Action::Scan => self.core.handle(Input::Scanned, now),
-                Action::Look(key) | Action::Retire { key, .. } => self.core.handle(Input::NotFound(key), now),
+                Action::Look(key) => match self.table.get(&key) {
+                    Some((conn, at)) => self.core.handle(Input::Found(later(conn, now - *at)), now),
+                    None => self.core.handle(Input::NotFound(key), now),
+                },
+                Action::Retire { key, .. } => {
+                    self.table.remove(&key);
+                    self.core.handle(Input::NotFound(key), now);
+                }
                 Action::Beat(_) | Action::Drained(_) | Action::Event(_) => {}
             }
         }
@@ -96,28 +111,34 @@ impl Director {
     }
 
     /// A datagram arrives.
-    pub fn receive(&mut self, bytes: &[u8], now: Instant) {
+    pub(crate) fn receive(&mut self, bytes: &[u8], now: Instant) {
         self.core.handle(Input::Datagram(&mut bytes.to_vec()), now);
     }
 
     /// A conn is established here.
-    pub fn open(&mut self, conn: Conn, now: Instant) {
-        self.table.insert(conn.key, conn);
+    pub(crate) fn open(&mut self, conn: Conn, now: Instant) {
+        self.table.insert(conn.key, (conn, now));
         self.core.handle(Input::Established(conn), now);
     }
 
+    /// A conn's key is taken by a handshake that does not complete.
+    pub(crate) fn lose(&mut self, conn: &Conn, now: Instant) {
+        self.table.remove(&conn.key);
+        self.core.handle(Input::Replaced(conn.key), now);
+    }
+
     /// What was counted.
-    pub fn counters(&self) -> Counters {
+    pub(crate) fn counters(&self) -> Counters {
         self.core.status().counters
     }
 
     /// Frames that did not count for a cause.
-    pub fn refused(&self, cause: Refused) -> u64 {
+    pub(crate) fn refused(&self, cause: Refused) -> u64 {
         self.counters().refused(cause)
     }
 
     /// What nobody may change without the key: the conns as the core and the table have them.
-    pub fn contents(&self) -> (Vec<Key>, Vec<Key>) {
+    pub(crate) fn contents(&self) -> (Vec<Key>, Vec<Key>) {
         let mut known: Vec<Key> = self.core.conns().map(|conn| conn.key).collect();
         known.sort();
         (known, self.table.keys().copied().collect())
@@ -125,25 +146,25 @@ impl Director {
 }
 
 /// Two directors.
-pub struct Pair {
+pub(crate) struct Pair {
     /// The directors.
-    pub directors: [Director; 2],
+    pub(crate) directors: [Director; 2],
     /// Every datagram so far, with who sent it.
-    pub tape: Vec<(usize, Vec<u8>)>,
+    pub(crate) tape: Vec<(usize, Vec<u8>)>,
     /// The time.
-    pub now: Instant,
+    pub(crate) now: Instant,
 }
 
 impl Pair {
     /// Two directors that have not met.
-    pub fn new(configs: [Config; 2]) -> Self {
+    pub(crate) fn new(configs: [Config; 2]) -> Self {
         #[expect(clippy::disallowed_methods, reason = "an origin for times: an Instant has no other")]
         let now = Instant::now() + Duration::from_secs(100_000);
         Self { directors: configs.map(|config| Director::new(config, now)), tape: Vec::new(), now }
     }
 
     /// Lets the time pass, a millisecond at a time; what `passes` lets through arrives.
-    pub fn run_with(&mut self, time: Duration, mut passes: impl FnMut(usize, &[u8]) -> bool) {
+    pub(crate) fn run_with(&mut self, time: Duration, mut passes: impl FnMut(usize, &[u8]) -> bool) {
         let end = self.now + time;
         while self.now < end {
             self.now += Duration::from_millis(1);
@@ -159,12 +180,12 @@ impl Pair {
     }
 
     /// Lets the time pass on a good line.
-    pub fn run(&mut self, time: Duration) {
+    pub(crate) fn run(&mut self, time: Duration) {
         self.run_with(time, |_, _| true);
     }
 
     /// Two directors that are equal and have ten conns.
-    pub fn equal() -> Self {
+    pub(crate) fn equal() -> Self {
         let mut pair = Self::new([config(1), config(2)]);
         pair.run(Duration::from_millis(500));
         for port in 0..10 {
@@ -181,7 +202,7 @@ impl Pair {
     }
 
     /// The datagrams of a director so far.
-    pub fn sent_by(&self, from: usize) -> Vec<Vec<u8>> {
+    pub(crate) fn sent_by(&self, from: usize) -> Vec<Vec<u8>> {
         self.tape.iter().filter(|(sender, _)| *sender == from).map(|(_, bytes)| bytes.clone()).collect()
     }
 }

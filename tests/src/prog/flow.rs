@@ -391,7 +391,7 @@ impl Flow {
         !self.half_open && self.state().is_active()
     }
 
-    /// The event about it; `jiffies` is 0.
+    /// The event about it; its times are 0.
     #[must_use]
     pub fn event(&self, kind: EventKind) -> Event {
         Event {
@@ -402,12 +402,16 @@ impl Flow {
             client_port: self.client_port,
             forward_ack: self.forward.ack,
             reverse_ack: self.reverse.ack,
+            forward_seq: self.forward.seq,
+            reverse_seq: self.reverse.seq,
+            created: 0,
             backend: self.backend_id,
             service: self.service_id,
             kind,
             reason: 0,
             forward_seen: self.forward.seen,
             reverse_seen: self.reverse.seen,
+            reserved: 0,
         }
     }
 }

@@ -39,10 +39,12 @@ impl Bits {
     pub(in crate::sync) const REPORT: Self = Self(1 << 10);
     /// The peer takes it for dead, and the packet path is asked.
     pub(in crate::sync) const DOUBT: Self = Self(1 << 11);
-    /// Its packets went to a peer that has lost its memory.
+    /// Its packets went to a peer that has lost its memory, or to nobody knows whom before this process was there.
     pub(in crate::sync) const ORPHAN: Self = Self(1 << 12);
     /// Another director may have something of this key, even one that has lost its memory since.
     pub(in crate::sync) const SPREAD: Self = Self(1 << 13);
+    /// The first conn of the key began here, under the eyes of this process.
+    pub(in crate::sync) const HERE: Self = Self(1 << 14);
 
     /// What belongs to the slot's number, not to its conn.
     pub(super) const OF_NUMBER: Self = Self(Self::QUEUED.0 | Self::REPORT.0);

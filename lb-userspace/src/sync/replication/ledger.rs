@@ -50,8 +50,7 @@ impl Replication {
     /// process that was here before.
     pub(super) fn end(&mut self, id: Id, aged: bool) {
         let slot = self.index.get(id);
-        // (What was in the table before this process is of unknown beginning.)
-        if slot.born != 0 && !slot.bits.has(Bits::SPREAD) {
+        if slot.bits.has(Bits::HERE) && !slot.bits.has(Bits::SPREAD) {
             self.index.free(id);
             return;
         }

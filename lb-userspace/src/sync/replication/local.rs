@@ -5,10 +5,13 @@
 
 use std::net::SocketAddrV4;
 
+use lb_common::tcp::State;
+
 use crate::sync::{
     Conn, Key, Seen, Tenths,
-    conn::later,
+    conn::{is_over, later, same_age},
     index::{Bits, Id, Slot},
+    time::Tick,
 };
 
 use super::{REPORTS, Replication, Todo};
@@ -20,7 +23,9 @@ impl Replication {
     pub(super) fn established(&mut self, conn: &Conn) {
         let now = self.tick();
         let Some(id) = self.index.find(&conn.key) else {
-            self.begin_new(conn);
+            let id = self.index.insert(conn.key);
+            self.index.touch(id).bits.set(Bits::HERE);
+            self.begin_anew(id, conn);
             return;
         };
         let slot = self.index.get(id);
@@ -46,7 +51,7 @@ impl Replication {
         if !slot.is_live() {
             return;
         }
-        if is_conn(slot, conn.backend, conn.client_port) {
+        if is_same(slot, conn, now) {
             self.learn(id, conn);
         } else if now.before(conn.forward.idle.min(conn.reverse.idle)) > slot.last().after(ROUNDING) {
             self.begin_anew(id, conn);
@@ -63,12 +68,12 @@ impl Replication {
     }
 
     /// The conn was removed because its time was over.
-    pub(super) fn expired(&mut self, key: &Key) {
+    pub(super) fn expired(&mut self, key: &Key, state: State) {
         if let Some(id) = self.index.find(key)
             && self.index.get(id).is_live()
         {
             // Who has closed is done. Who has only been silent may have spoken elsewhere.
-            let aged = !self.index.peek(id).is_over();
+            let aged = !self.index.peek(id).is_over() && !is_over(state);
             self.end(id, aged);
         }
     }
@@ -104,7 +109,8 @@ impl Replication {
             return;
         };
         let slot = self.index.get(id);
-        if !slot.is_live() || !is_conn(slot, seen.backend, seen.client_port) {
+        let same = is_conn(slot, seen.backend, seen.client_port) && same_age(seen.age, now.since(slot.created));
+        if !slot.is_live() || !same {
             if seen.forward {
                 self.actions.push_back(look);
             }
@@ -197,7 +203,7 @@ impl Replication {
         };
         let now = self.tick();
         let slot = self.index.get(id);
-        if slot.is_live() && is_conn(slot, conn.backend, conn.client_port) {
+        if slot.is_live() && is_same(slot, conn, now) {
             let before = slot.last();
             self.learn(id, conn);
             let colour = self.scan.colour;
@@ -221,16 +227,18 @@ impl Replication {
     }
 
     fn begin_new(&mut self, conn: &Conn) {
-        // What was there before the agent has a beginning that nobody knows.
-        let born = if self.scan.ever { self.next_time() } else { 0 };
         let id = self.index.insert(conn.key);
-        self.begin(id, conn, born);
-        self.dirty(id);
+        self.begin_anew(id, conn);
     }
 
     fn begin_anew(&mut self, id: Id, conn: &Conn) {
-        let born = self.next_time();
+        // What was there before the agent has a beginning that nobody knows. And logical times say something only to
+        // directors that have heard of each other's: before that, conns have ages and nothing else.
+        let heard = self.memory.as_ref().is_some_and(|memory| memory.bulk.told);
+        let born = if self.scan.ever && heard { self.next_time() } else { 0 };
         self.begin(id, conn, born);
+        // Before the first look is over: a conn that this process may not have seen the last packets of.
+        self.index.touch(id).bits.put(Bits::ORPHAN, !self.scan.ever);
         self.dirty(id);
     }
 
@@ -254,6 +262,11 @@ impl Replication {
         }
         news
     }
+}
+
+/// The table's conn is the slot's, and not one that has taken its key while the ring was full.
+fn is_same(slot: &Slot, conn: &Conn, now: Tick) -> bool {
+    is_conn(slot, conn.backend, conn.client_port) && same_age(conn.age, now.since(slot.created))
 }
 
 /// The slot's conn goes to this backend, with this port of the client.

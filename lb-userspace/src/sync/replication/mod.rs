@@ -209,7 +209,7 @@ impl Replication {
             Input::Established(conn) => self.established(&conn),
             Input::Closing(conn) => self.closing(&conn),
             Input::Replaced(key) => self.gone(&key, false),
-            Input::Expired(key) => self.expired(&key),
+            Input::Expired { key, state } => self.expired(&key, state),
             Input::Lost => self.changes_lost(),
             Input::Miss(key) => self.miss(key),
             Input::Seen(seen) => self.seen(&seen),
@@ -274,7 +274,9 @@ impl Replication {
 
     /// The logical time of something new.
     fn next_time(&mut self) -> u64 {
-        self.time += 1;
+        // Odd for one of both, even for the other: while they do not hear each other, no two conns begin at one time.
+        let odd = self.memory.as_ref().is_some_and(|memory| memory.node < self.config.node);
+        self.time = ((self.time >> 1) + 1) << 1 | u64::from(odd);
         self.time
     }
 

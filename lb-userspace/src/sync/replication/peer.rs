@@ -34,7 +34,7 @@ pub(super) struct Memory {
     pub(super) said: Said,
     pub(super) compare: Compare,
     /// Ends to be told once, of conns that the peer thinks are here.
-    pub(super) absent: Vec<(crate::sync::Key, u64)>,
+    pub(super) absent: Vec<(crate::sync::Key, u64, crate::sync::Tenths)>,
     /// Digests are being sent: from this bucket on.
     pub(super) digests: Option<u16>,
     /// Buckets that the peer shall send anew.

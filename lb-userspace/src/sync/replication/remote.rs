@@ -37,15 +37,17 @@ impl Replication {
         let now = self.tick();
         let slot = self.index.get(id);
         if slot.is_dead() {
+            // A client has one conn of a key at a time: what began before the one that has ended is over, too.
             let unknown = *born == 0 || slot.born == 0;
-            let other = if unknown { !same_age(conn.age, now.since(slot.created)) } else { *born > slot.born };
+            let other = if unknown { is_younger(conn.age, now.since(slot.created)) } else { *born > slot.born };
             if other || (!is_over(conn.state()) && is_later(conn.idle(), now.since(slot.last()))) {
                 self.adopt(id, record);
             }
             return;
         }
         let same = is_conn(slot, conn.backend, conn.client_port)
-            && if *born == 0 || slot.born == 0 { may_be_same(conn, &slot.conn(now)) } else { *born == slot.born };
+            // A conn that was insisted on has another beginning, and is the same.
+            && ((*born == slot.born && *born != 0) || may_be_same(conn, &slot.conn(now)));
         if same {
             self.merge(id, record);
         } else {
@@ -67,7 +69,7 @@ impl Replication {
         if record.you_had {
             // It was here and is no more, and its end is forgotten by now.
             if let Some(memory) = &mut self.memory {
-                memory.absent.push((key, record.born));
+                memory.absent.push((key, record.born, record.conn.age));
                 self.due.ack_now = true;
             }
             return;
@@ -84,7 +86,8 @@ impl Replication {
     fn adopt(&mut self, id: Id, record: &ConnRecord) {
         let slot = self.index.get(id);
         let known = slot.is_live().then(|| slot.last());
-        let idle = known.map_or(Tenths::MAX, |last| self.tick().since(last));
+        // What was seen of the other one before this one began says nothing against it.
+        let idle = known.map_or(Tenths::MAX, |last| self.tick().since(last).min(record.conn.age));
         self.begin(id, &record.conn, record.born);
         let slot = self.index.touch(id);
         slot.bits.set(Bits::TOLD.and(Bits::HAS).and(Bits::SPREAD));
@@ -151,8 +154,15 @@ impl Replication {
         let slot = self.index.get(id);
         let own = now.since(slot.reverse.last);
         let peer = self.memory.as_ref().map_or(0, |memory| memory.node);
+        let own_age = now.since(slot.created);
+        let order = match *born == 0 || slot.born == 0 {
+            true if same_age(conn.age, own_age) => Ordering::Equal,
+            // The younger one began later.
+            true => own_age.cmp(&conn.age),
+            false => born.cmp(&slot.born),
+        };
         // If the beginnings say nothing, both must come to the same result all the same.
-        let theirs = match born.cmp(&slot.born) {
+        let theirs = match order {
             Ordering::Equal => (conn.reverse.idle, peer) < (own, self.config.node),
             order => order == Ordering::Greater,
         };
@@ -161,7 +171,7 @@ impl Replication {
             self.adopt(id, record);
             return;
         }
-        let anew = theirs || *born == slot.born;
+        let anew = theirs || *born >= slot.born;
         self.counters.contested += u64::from(theirs);
         self.insist(id, anew);
     }
@@ -190,15 +200,26 @@ impl Replication {
             return;
         }
         let unknown = slot.born == 0 || *born == 0;
-        let meant = if unknown { same_age(*age, now.since(slot.created)) } else { *born >= slot.born };
+        let own_age = now.since(slot.created);
+        // What has ended began after ours did: then ours is over for even longer.
+        let later = unknown && is_younger(*age, own_age);
+        let meant = if unknown { later || same_age(*age, own_age) } else { *born >= slot.born };
         let (own, over) = (now.since(slot.last()), slot.is_over());
         match why {
             // Beginnings can be compared only of directors that have heard of each other. But what was seen after the
             // end is another conn.
-            Why::Closed if !over && (unknown || meant) && (!meant || is_later(own, *idle)) => self.insist(id, true),
-            Why::Closed if meant => {
+            Why::Closed | Why::Aged
+                if (*why == Why::Closed || later)
+                    && !over
+                    && (unknown || meant)
+                    && (!meant || is_later(own, *idle)) =>
+            {
+                self.insist(id, true);
+            }
+            Why::Closed | Why::Aged if meant && (*why == Why::Closed || later) => {
                 self.counters.removed += 1;
-                self.write(Write::Remove { key: *key, idle: own });
+                // What was seen before the end says nothing against it.
+                self.write(Write::Remove { key: *key, idle: own.min(*idle) });
                 self.bury(id, *born, frame);
             }
             Why::Aged if meant => self.doubt(id, Tick::NEVER),
@@ -274,17 +295,22 @@ impl Replication {
     }
 }
 
+/// Something of age `a` began clearly later than something of age `b`.
+const fn is_younger(a: Tenths, b: Tenths) -> bool {
+    a.0 < b.0 && !same_age(a, b)
+}
+
 /// Something that was silent for `a` was seen after something that was silent for `b`.
 const fn is_later(a: Tenths, b: Tenths) -> bool {
     a.plus(Tenths::ROUNDING).0 < b.0
 }
 
-/// Two conns of one key and backend, of which one has a beginning that nobody knows, are one.
+/// Two conns of one key and backend whose beginnings say nothing are one.
 fn may_be_same(a: &Conn, b: &Conn) -> bool {
     let alike = match (is_over(a.state()), is_over(b.state())) {
         // The end came after everything that the other side has seen; or the other side's conn came after the end.
-        (true, false) => a.idle() <= b.idle(),
-        (false, true) => b.idle() <= a.idle(),
+        (true, false) => a.idle() <= b.idle().plus(Tenths::ROUNDING),
+        (false, true) => b.idle() <= a.idle().plus(Tenths::ROUNDING),
         _ => true,
     };
     alike && same_age(a.age, b.age)

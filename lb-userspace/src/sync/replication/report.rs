@@ -7,25 +7,28 @@ use crate::sync::{
     index::{Bits, Id},
 };
 
-use super::{DEAD, Replication};
+use super::{DEAD, Replication, Todo};
 
 impl Replication {
     /// Tells whether a conn that was silent for so long may be removed from the packet path's table.
     ///
     /// One whose packets go to the peer may not, as long as the peer lives: the peer says when it is over. If the peer is
-    /// gone, it gets its whole time once more.
-    #[must_use]
-    pub fn may_expire(&self, key: &Key, idle: Tenths) -> bool {
-        let Some(id) = self.index.find(key) else { return true };
+    /// gone, it gets its whole time once more. And one that is not known here is looked at first: its end must be known.
+    pub fn may_expire(&mut self, key: &Key, idle: Tenths) -> bool {
+        let Some(id) = self.index.find(key) else {
+            self.actions.push_back(Todo::Look(*key));
+            return false;
+        };
         let (slot, bits) = (self.index.peek(id), self.index.bits(id));
         if !slot.is_live() || !bits.has(Bits::THEIRS.and(Bits::ORPHAN)) {
             return true;
         }
-        let Some(memory) = &self.memory else { return true };
-        let patience = memory.timeouts.of(slot.state()).max(self.config.timeouts.of(slot.state()));
+        let own = self.config.timeouts.of(slot.state());
+        let patience = self.memory.as_ref().map_or(own, |memory| memory.timeouts.of(slot.state()).max(own));
         let up = self.session.as_ref().is_some_and(|session| session.confirmed);
         if up && bits.has(Bits::THEIRS) {
-            // Not even a peer that has forgotten it would wait for so long.
+            // Not even a peer that has forgotten it would wait for so long; whoever lost the other gave it all its time anew.
+            let idle = idle.min(self.tick().since(self.lost));
             return idle > patience.plus(patience).plus(Tenths::from_duration(DEAD));
         }
         self.tick().since(slot.last().max(self.lost)) > patience

@@ -237,8 +237,8 @@ impl Replication {
         let Some(memory) = &mut self.memory else { return };
         if !memory.absent.is_empty() {
             let count = write::gone(to, || {
-                let (key, born) = memory.absent.pop()?;
-                Some(GoneRecord { key, why: Why::Absent, age: Tenths(0), idle: Tenths(0), born })
+                let (key, born, age) = memory.absent.pop()?;
+                Some(GoneRecord { key, why: Why::Absent, age, idle: Tenths(0), born })
             });
             self.counters.gone += count as u64;
         }

@@ -178,11 +178,12 @@ impl Director {
                 self.core.handle(Input::Scanned, now);
                 return;
             };
-            // A table that changes meanwhile may not show an entry.
-            if self.chance.permille(10) {
+            let Some(entry) = self.table.entries.get(&key) else { continue };
+            // The kernel walks from bucket to bucket: what is there all the time is shown, what is new perhaps not.
+            let new = now - entry.created < Duration::from_secs(1);
+            if new && self.chance.permille(100) {
                 continue;
             }
-            let Some(entry) = self.table.entries.get(&key) else { continue };
             let conn = entry.conn(key, now);
             let mut halves = [(true, conn.forward), (false, conn.reverse)];
             if self.chance.permille(500) {
@@ -204,16 +205,16 @@ impl Director {
             .table
             .entries
             .iter()
-            .filter(|(key, entry)| {
-                let idle = entry.idle(now);
-                idle > timeouts(entry) && self.core.may_expire(key, Tenths::from_duration(idle))
-            })
+            .filter(|(_, entry)| entry.idle(now) > timeouts(entry))
             .map(|(key, entry)| (*key, *entry))
             .collect();
+        let over = over.into_iter();
+        let over: Vec<_> =
+            over.filter(|(key, entry)| self.core.may_expire(key, Tenths::from_duration(entry.idle(now)))).collect();
         let mut effects = Vec::new();
         for (key, entry) in over {
             let _ = self.table.retire(&key, Tenths::from_duration(entry.idle(now)), now);
-            self.core.handle(Input::Expired(key), now);
+            self.core.handle(Input::Expired { key, state: entry.state() }, now);
             effects.push(Effect::Removed(key, entry, "expired"));
         }
         effects.extend(self.perform(now));

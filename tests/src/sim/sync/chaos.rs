@@ -202,7 +202,7 @@ fn settle(world: &mut World) {
     let mut wrong = Vec::new();
     for (identity, life) in world.truth.all() {
         let entry = tables[0].get(&life.key).filter(|entry| entry.0 == identity);
-        if life.open && !life.excused && now - life.used < patience && entry.is_none() {
+        if life.open && !life.excused && now - life.used() < patience && entry.is_none() {
             wrong.push(format!("{identity} is open, and nobody has it"));
         }
         let known_over = life.over.contains(&true) && !life.excused;

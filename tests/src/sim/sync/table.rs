@@ -232,6 +232,7 @@ impl Table {
                 let news = Entry::of(conn, now);
                 if let Some(entry) = self.entries.get_mut(&conn.key)
                     && (entry.backend, entry.client_port) == (conn.backend, conn.client_port)
+                    && is_of_age(entry, conn.age, now)
                 {
                     for side in 0..2 {
                         entry.seen[side] |= news.seen[side];
@@ -262,6 +263,12 @@ impl Table {
         self.remove(key);
         None
     }
+}
+
+/// The slack is that of the protocol.
+fn is_of_age(entry: &Entry, age: Tenths, now: Instant) -> bool {
+    let own = Tenths::from_duration(now - entry.created);
+    own.0.abs_diff(age.0) <= 5 + own.0.max(age.0) / 1000
 }
 
 fn is_newer(entry: &Entry, idle: Tenths, now: Instant) -> bool {

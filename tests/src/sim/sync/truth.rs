@@ -11,14 +11,22 @@ pub struct Life {
     pub key: Key,
     /// The client has it open.
     pub open: bool,
-    /// When a packet of it last came by anywhere.
-    pub used: Instant,
+    /// When a packet of it last came by at either director, as far as somebody can know that still.
+    pub used_at: [Instant; 2],
     /// Which director has it in its table, or knows that it is over.
     pub known: [bool; 2],
     /// Which director has learnt that it is over.
     pub over: [bool; 2],
     /// No director that is alive knew it: nobody could do better.
     pub excused: bool,
+}
+
+impl Life {
+    /// When a packet of it last came by anywhere.
+    #[must_use]
+    pub fn used(&self) -> Instant {
+        self.used_at[0].max(self.used_at[1])
+    }
 }
 
 /// Every conn there ever was, by its identity.
@@ -31,7 +39,7 @@ impl Truth {
     /// A conn begins at a director; answers its identity.
     pub fn begin(&mut self, key: Key, now: Instant) -> u32 {
         let identity = self.lives.len() as u32 + 1;
-        let life = Life { key, open: true, used: now, known: [false; 2], over: [false; 2], excused: false };
+        let life = Life { key, open: true, used_at: [now; 2], known: [false; 2], over: [false; 2], excused: false };
         self.lives.insert(identity, life);
         identity
     }
@@ -62,6 +70,10 @@ impl Truth {
         for (identity, life) in &mut self.lives {
             let shown = keeps(*identity);
             life.known[director] = shown.is_some();
+            if shown.is_none() {
+                // What it had not told is lost.
+                life.used_at[director] = life.used_at[1 - director];
+            }
             let was_over = life.over[director];
             life.over[director] = shown == Some(true);
             let knew = if life.open { life.known } else { life.over };
