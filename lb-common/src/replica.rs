@@ -84,4 +84,4 @@ pub struct Request {
 map_type!(Request, size = 64, enums = { key.proto: crate::conn::Proto, op: Op, outcome: Outcome });
 
 /// Requests in one run: what fits into the frame that the kernel runs a program over.
-pub const BATCH: usize = 32;
+pub const BATCH: usize = 48;

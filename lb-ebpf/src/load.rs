@@ -29,6 +29,15 @@ pub(crate) fn admit(backend: u16) -> bool {
     false
 }
 
+/// Counts a conn that the other director has established: it is there, whatever the backend may have.
+#[inline(always)]
+pub(crate) fn count(backend: u16) {
+    if let Some(load) = LOADS.get_ptr_mut(u32::from(backend)) {
+        // SAFETY: an aligned word of an array element.
+        unsafe { atomic::fetch_add(&raw mut (*load).active, 1) };
+    }
+}
+
 /// Takes back [`admit`].
 #[inline(always)]
 pub(crate) fn dismiss(backend: u16) {

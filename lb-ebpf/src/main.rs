@@ -238,7 +238,13 @@ pub fn lb_retire(ctx: XdpContext) -> u32 {
 /// attached.
 #[xdp]
 pub fn lb_replica(ctx: XdpContext) -> u32 {
-    replica::batch(&ctx)
+    replica::batch(ctx.ctx, replica_nth)
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn replica_nth(ctx: *mut xdp_md, index: u32) -> u32 {
+    replica::nth(ctx, index)
 }
 
 /// Never reached: a panic that the compiler could not remove makes the verifier refuse the object, as it should.

@@ -2,7 +2,7 @@
 
 use core::mem::{MaybeUninit, offset_of};
 
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 use lb_common::{
     MapType as _,
     addr::Ipv4,
@@ -22,29 +22,52 @@ const SEEN_SHIFT: usize = 8 * (offset_of!(Conn, seen) & 7);
 
 /// Carries out the requests that lie in the frame, writes into each what became of it, and returns how many were done.
 #[inline(always)]
-pub(crate) fn batch(ctx: &XdpContext) -> u32 {
+pub(crate) fn batch(ctx: *mut xdp_md, nth: extern "C" fn(*mut xdp_md, u32) -> u32) -> u32 {
     let mut done = 0;
-    for index in 0..BATCH {
-        let at = ctx.data() + index * Request::SIZE;
-        if at + Request::SIZE > ctx.data_end() {
-            break;
+    for index in 0..BATCH as u32 {
+        match nth(ctx, index) {
+            BEYOND => break,
+            outcome => done += u32::from(outcome == Outcome::Done as u32),
         }
-        let at = at as *mut u8;
-        // SAFETY: the bound was checked.
-        let outcome = unsafe { one(at) };
-        // SAFETY: within the request.
-        unsafe { word::store(at.add(offset_of!(Request, outcome)), outcome as u8) };
-        done += u32::from(matches!(outcome, Outcome::Done));
     }
     done
+}
+
+/// There is no such request in the frame.
+const BEYOND: u32 = u32::MAX;
+
+/// Carries out the request of this number; answers its outcome, or [`BEYOND`].
+#[inline(always)]
+pub(crate) fn nth(ctx: *mut xdp_md, index: u32) -> u32 {
+    let ctx = XdpContext::new(ctx);
+    let index = index as usize;
+    if index >= BATCH {
+        return BEYOND;
+    }
+    let at = ctx.data() + index * Request::SIZE;
+    if at + Request::SIZE > ctx.data_end() {
+        return BEYOND;
+    }
+    let at = at as *mut u8;
+    // SAFETY: the bound was checked.
+    let outcome = unsafe { one(at) };
+    // SAFETY: within the request.
+    unsafe { word::store(at.add(offset_of!(Request, outcome)), outcome as u8) };
+    outcome as u32
 }
 
 /// A field of the request at `at`.
 macro_rules! field {
     ($at:expr, $field:ident: $type:ty) => {
-        // SAFETY: within the request, and any bits are a number.
-        unsafe { word::load::<$type>($at.add(offset_of!(Request, $field))) }
+        read::<$type>($at, offset_of!(Request, $field))
     };
+}
+
+/// A number of the request at `at`, where everyone here says that one lies.
+#[inline(always)]
+fn read<T: Copy>(at: *const u8, offset: usize) -> T {
+    // SAFETY: within the request, and any bits are a number.
+    unsafe { word::load::<T>(at.add(offset)) }
 }
 
 /// # Safety
@@ -60,8 +83,7 @@ unsafe fn one(at: *const u8) -> Outcome {
     // SAFETY: every byte was written. The protocol's byte is only compared by the map, never read as the enum.
     let key = unsafe { key.assume_init_ref() };
     let op = field!(at, op: u8);
-    // SAFETY: within the request.
-    let proto = unsafe { word::load::<u8>(at.add(offset_of!(Request, key) + offset_of!(FlowKey, proto))) };
+    let proto = read::<u8>(at, offset_of!(Request, key) + offset_of!(FlowKey, proto));
     if op > Op::Retire as u8 || proto != Proto::Tcp as u8 {
         return Outcome::Nothing;
     }

@@ -26,7 +26,7 @@ const DEAR: [(i32, &str); 5] = [
 /// What the compiler makes of a copied or cleared aggregate: loops over bytes.
 const BYTE_LOOPS: [&str; 5] = ["memcpy", "memmove", "memset", "memcmp", "bcmp"];
 /// Instructions that the verifier may look at: the kernel refuses a program at a million, and loading takes time.
-const BUDGET: [(&str, u32); 2] = [(abi::PROG_XDP, 40_000), (abi::PROG_TC, 110_000)];
+const BUDGET: [(&str, u32); 3] = [(abi::PROG_XDP, 40_000), (abi::PROG_TC, 110_000), (abi::PROG_REPLICA, 20_000)];
 /// Older verifiers look at more for the same programs: so many times the budget.
 const OLD: u32 = 3;
 

@@ -108,6 +108,7 @@ impl Bench {
         program::<Xdp>(&mut ebpf, abi::PROG_XDP)?.load().context("load the XDP program")?;
         program::<SchedClassifier>(&mut ebpf, abi::PROG_TC)?.load().context("load the TC program")?;
         program::<Xdp>(&mut ebpf, abi::PROG_CLOCK)?.load().context("load the clock")?;
+        program::<Xdp>(&mut ebpf, abi::PROG_REPLICA)?.load().context("load the writer of the peer's conns")?;
         let tables = Tables::take(&mut ebpf)?;
         let mut bench = Self { hook, ebpf, tables, world };
         bench.tables.clear()?;
@@ -125,6 +126,19 @@ impl Bench {
         let options = TestRunOptions { data_in: Some(&[0; 64]), ..TestRunOptions::default() };
         program::<Xdp>(&mut self.ebpf, abi::PROG_CLOCK)?.test_run(options).context("run the clock")?;
         Ok(self.tables.control()?.clock_jiffies as u32)
+    }
+
+    /// Runs the program that writes conns of the other director over a frame; answers the frame afterwards, and how many
+    /// requests it says it carried out.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses the run: a frame shorter than an Ethernet header.
+    pub fn replicate(&mut self, frame: &[u8]) -> Result<(Vec<u8>, u32)> {
+        let mut out = vec![0; frame.len()];
+        let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::default() };
+        let result = program::<Xdp>(&mut self.ebpf, abi::PROG_REPLICA)?.test_run(options).context("run lb_replica")?;
+        Ok((out, result.return_value))
     }
 
     /// Runs the program on one frame that came in by `port`.

@@ -83,6 +83,8 @@ pub struct Replication {
     session: Option<Session>,
     /// Since when there is no session, or since when there is this memory of the peer.
     lost: Tick,
+    /// Since when there was no session before this one: the end of the last one, or the start of this process.
+    parted: Tick,
     /// Greetings that may be opened, and answered.
     greetings: Limit,
     answers: Limit,
@@ -182,6 +184,7 @@ impl Replication {
             waiting: None,
             session: None,
             lost: clock.tick(now),
+            parted: clock.tick(now),
             greetings: Limit::new(200, Duration::from_millis(1)),
             answers: Limit::new(10, Duration::from_millis(50)),
             scan: Scan { at: None, running: true, stale: false, again: false, colour: true, ever: false, audit: None },

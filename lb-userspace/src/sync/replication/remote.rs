@@ -224,7 +224,7 @@ impl Replication {
             }
             Why::Aged if meant => self.doubt(id, Tick::NEVER),
             // It ended there while there was no session. If it was used here since then, it goes on.
-            Why::Absent if meant && slot.bits.has(Bits::HAS) => self.doubt(id, self.lost),
+            Why::Absent if meant && slot.bits.has(Bits::HAS) => self.doubt(id, self.parted),
             _ => {}
         }
     }

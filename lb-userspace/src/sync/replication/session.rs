@@ -193,6 +193,7 @@ impl Replication {
         let Some(session) = self.session.take() else { return };
         if session.confirmed {
             self.lost = self.tick();
+            self.parted = self.lost;
         }
         if let Some(memory) = &mut self.memory {
             memory.compare.verdict = None;
