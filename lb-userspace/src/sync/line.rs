@@ -4,7 +4,7 @@
 //! is heard; what arrives is checked by the core. The group's frames do not leave the link (TTL 1).
 
 use std::{
-    fs, io,
+    io,
     net::{Ipv4Addr, SocketAddrV4, UdpSocket},
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd},
 };
@@ -47,9 +47,8 @@ impl Line {
     /// The interface does not exist, or the kernel refuses.
     pub fn open(interface: &str, peer: &Peer) -> io::Result<Self> {
         let ifindex = nix::net::if_::if_nametoindex(interface).map_err(io::Error::from)?;
-        let mtu = fs::read_to_string(format!("/sys/class/net/{interface}/mtu"))?;
-        let mtu: usize = mtu.trim().parse().map_err(io::Error::other)?;
         let fd = socket()?;
+        let mtu = mtu(&fd, interface)?;
         set(&fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, &1)?;
         bind_to(&fd, interface)?;
         // More than the limit for others needs a capability; without it the limit has to do.
@@ -129,6 +128,22 @@ fn socket() -> io::Result<OwnedFd> {
     }
     // SAFETY: the kernel just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The longest IP packet of an interface. (Not from /sys: that may be of another network namespace.)
+fn mtu(fd: &OwnedFd, interface: &str) -> io::Result<usize> {
+    // SAFETY: all of it are numbers and arrays of numbers, for which zeros are valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().take(libc::IFNAMSIZ - 1).zip(interface.bytes()) {
+        *to = from.cast_signed();
+    }
+    // SAFETY: the request is valid, and the name in it ends with a zero.
+    if unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCGIFMTU, &raw mut request) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just written this field.
+    let mtu = unsafe { request.ifr_ifru.ifru_mtu };
+    usize::try_from(mtu).map_err(io::Error::other)
 }
 
 fn bind_to(fd: &OwnedFd, interface: &str) -> io::Result<()> {
