@@ -3,10 +3,13 @@
 #[path = "lb-agent/object.rs"]
 mod object;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
-use lb_userspace::{agent, config};
+use lb_userspace::{agent, config, sync};
 
 /// The agent of a director: loads and steers the packet path in front of MySQL servers.
 #[derive(Parser)]
@@ -42,16 +45,35 @@ enum Verb {
         #[arg(long, default_value = "/etc/lb/lb.toml")]
         config: PathBuf,
     },
+    /// Make a key for connection sync, which both directors must have; never overwrites a file
+    Keygen {
+        /// The file to write, for root alone
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+/// The outcome of `check` as text, with what only this host can tell.
+fn check(path: &Path) -> ExitCode {
+    let (text, ok) = config::check_report(path);
+    print!("{text}");
+    if let Some(note) = agent::check_key(path) {
+        println!("{note}");
+    }
+    if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn keygen(path: &Path) -> anyhow::Result<()> {
+    sync::generate_key(path).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
+    println!("{}: a new key; copy it to the other director, for root alone (mode 0600)", path.display());
+    Ok(())
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Run { config, node, detach } => agent::run(object::OBJECT, &config, node.as_deref(), detach),
-        Verb::Check { config } => {
-            let (text, ok) = config::check_report(&config);
-            print!("{text}");
-            return if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE };
-        }
+        Verb::Check { config } => return check(&config),
+        Verb::Keygen { file } => keygen(&file),
         Verb::Unload { config } => agent::unload(&config),
     };
     match done {

@@ -17,6 +17,17 @@ pub(super) fn parse_ipv4_port(text: &str) -> Result<SocketAddrV4, Problem> {
     }
 }
 
+/// Reads `IPv4:PORT` of a multicast group.
+pub(super) fn parse_group(text: &str) -> Result<SocketAddrV4, Problem> {
+    let (ip, port) = split_ipv4_port(text)?;
+    if ip.is_multicast() {
+        return Ok(SocketAddrV4::new(ip, port));
+    }
+    let host = 0..text.find(':').unwrap_or(text.len());
+    let help = "give a group of 224.0.0.0/4, like `239.255.80.81:8848`; for one address write `peer = \"unicast\"`";
+    Err(Problem::new(Code::UnusableAddress, format!("{ip} is no multicast group"), help).at(host))
+}
+
 /// Reads the address of one host, without a port.
 pub(super) fn parse_ipv4(text: &str) -> Result<Ipv4Addr, Problem> {
     if looks_like_ipv6(text) {

@@ -86,6 +86,8 @@ codes! {
     BadPrefix = 27,
     /// A VRRP password of no or of more than 8 bytes.
     BadPassword = 28,
+    /// A number or an interval outside what the sync allows.
+    SyncRange = 29,
 
     /// Not a name that the kernel accepts for an interface.
     BadInterfaceName = 30,
@@ -144,6 +146,10 @@ codes! {
     ScriptOrProcess = 56,
     /// Two virtual MACs on one interface.
     SecondVirtualMac = 57,
+    /// A sync path with neither a key nor the word that it needs none, or with both.
+    KeyOrInsecure = 58,
+    /// A sync path with a group and a single peer.
+    GroupOrUnicast = 59,
 
     /// All backends of a service have weight 0.
     AllDrained = 60,
@@ -157,6 +163,8 @@ codes! {
     WithoutEffect = 64,
     /// Checks that do not log in.
     GreetingOnly = 65,
+    /// A sync path without a key.
+    Unprotected = 66,
 
     /// An interval or a number of the checks outside its limits.
     CheckRange = 70,

@@ -25,6 +25,7 @@ mod secrets;
 mod section;
 mod source;
 mod suggest;
+mod sync;
 mod syntax;
 mod validate;
 mod vrrp;
@@ -39,6 +40,7 @@ pub use memory::table_memory;
 pub use model::{AgentSettings, Backend, Config, Interface, MaxConn, Service};
 pub use report::check_report;
 pub use source::Location;
+pub use sync::{SYNC_PORT, Sync, SyncPeer};
 pub use vrrp::{Director, Track, Tracked, Vip, Vrrp};
 
 use diagnostic::Sink;

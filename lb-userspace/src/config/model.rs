@@ -12,6 +12,7 @@ use serde::{Serialize, Serializer};
 
 use super::check;
 use super::duration::format_duration;
+use super::sync::Sync;
 use super::vrrp::{Director, Vrrp};
 use crate::datapath::{Mode, TableSizes, Timeouts};
 use crate::health::{Plan, pool::Tier};
@@ -36,6 +37,8 @@ pub struct Config {
     pub vrrp: Option<Vrrp>,
     /// Who takes part.
     pub directors: Vec<Director>,
+    /// How conns are kept equal on both; `None`: they are not.
+    pub sync: Option<Sync>,
 }
 
 /// The `[agent]` section.

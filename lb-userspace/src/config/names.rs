@@ -90,6 +90,11 @@ pub(super) fn parse_program(text: &str) -> Result<PathBuf, Problem> {
     parse_path(text, "/etc/lb/notify")
 }
 
+/// Reads the path of the file with the key of connection sync.
+pub(super) fn parse_key_file(text: &str) -> Result<PathBuf, Problem> {
+    parse_path(text, "/etc/lb/sync.key")
+}
+
 /// Reads the directory for pins. Whether it lies in a bpffs is a question for run time.
 pub(super) fn parse_pin_dir(text: &str) -> Result<PathBuf, Problem> {
     parse_path(text, "/sys/fs/bpf/lb")

@@ -18,6 +18,7 @@ use super::model::{AgentSettings, Backend, Config, Interface, MaxConn, Service};
 use super::names::{parse_interface_name, parse_log_filter, parse_pin_dir, parse_service_name, parse_socket_path};
 use super::schema;
 use super::section::Section;
+use super::sync;
 use super::vrrp;
 use super::words::{parse_mode, parse_no_conn, parse_on_down, parse_scheduler};
 use crate::datapath::{Mode, TableSizes, Timeouts};
@@ -51,6 +52,7 @@ pub(super) struct Draft {
     pub(super) interfaces: Vec<InterfaceDraft>,
     pub(super) services: Vec<ServiceDraft>,
     pub(super) vrrp: vrrp::Draft,
+    pub(super) sync: Option<sync::Draft>,
 }
 
 /// An `[[interface]]`; the name is none when it was reported.
@@ -103,6 +105,7 @@ pub(super) fn read(root: &DeTable<'_>, end: Range<usize>, sink: &mut Sink) -> Op
         interfaces: Vec::new(),
         services: Vec::new(),
         vrrp: vrrp::Draft::default(),
+        sync: None,
     };
     if let Some(section) = root.section("agent", &schema::AGENT, sink) {
         read_agent(section, &mut draft, sink);
@@ -128,6 +131,7 @@ pub(super) fn read(root: &DeTable<'_>, end: Range<usize>, sink: &mut Sink) -> Op
         draft.services = sections.into_iter().map(|section| read_service(section, sink)).collect();
     }
     draft.vrrp = vrrp::read(&mut root, sink);
+    draft.sync = sync::read(&mut root, sink);
     root.finish(sink);
     Some(draft)
 }
@@ -281,7 +285,7 @@ fn read_backend(mut section: Section<'_>, sink: &mut Sink) -> BackendDraft {
 impl Draft {
     /// The configuration, when nothing in it was reported as an error.
     pub(super) fn build(self) -> Option<Config> {
-        let Self { agent, tables, timeouts, interfaces, services, vrrp, .. } = self;
+        let Self { agent, tables, timeouts, interfaces, services, vrrp, sync, .. } = self;
         let interfaces = interfaces
             .into_iter()
             .map(|InterfaceDraft { name, mode }| Some(Interface { name: name?.into_inner(), mode }))
@@ -289,7 +293,11 @@ impl Draft {
         let services = services.into_iter().map(ServiceDraft::build).collect::<Option<_>>()?;
         let (vrrp, directors) = vrrp.build()?;
         let established_auto = self.established_auto.is_some();
-        Some(Config { agent, interfaces, tables, timeouts, established_auto, services, vrrp, directors })
+        let sync = match sync {
+            Some(draft) => Some(draft.build()?),
+            None => None,
+        };
+        Some(Config { agent, interfaces, tables, timeouts, established_auto, services, vrrp, directors, sync })
     }
 }
 

@@ -69,6 +69,14 @@ fn summary(config: &Config) -> String {
         let directors: Vec<String> = directors.map(|d| format!("{} (priority {})", d.name, d.priority)).collect();
         lines.push(format!("  {}: {}", counted(directors.len(), "director"), directors.join(", ")));
     }
+    if let Some(sync) = &config.sync {
+        let key = sync.key_file.as_ref().map_or("UNPROTECTED".to_owned(), |path| format!("key {}", path.display()));
+        lines.push(format!(
+            "  connection sync to {}, {key}, a heartbeat every {}",
+            sync.path(),
+            format_duration(sync.heartbeat)
+        ));
+    }
     lines.push(format!("  kernel memory of the large tables: {}", mebibytes(total)));
     let of_what = [
         counted(tables.conns as usize, "conn"),

@@ -68,6 +68,7 @@ pub(super) static ROOT: Room = Room {
         sections("vip"),
         sections("track"),
         named("director"),
+        section("sync"),
     ],
 };
 
@@ -204,11 +205,27 @@ pub(super) static DIRECTOR: Room = Room {
     keys: &[value("priority", "100"), entries("addresses", "{ eth0 = \"10.80.1.241\" }")],
 };
 
-static ROOMS: [&Room; 12] =
-    [&ROOT, &AGENT, &INTERFACE, &TABLE, &TIMEOUTS, &SERVICE, &BACKEND, &CHECK, &VRRP, &VIP, &TRACK, &DIRECTOR];
+pub(super) static SYNC: Room = Room {
+    path: "sync",
+    many: false,
+    keys: &[
+        value("interface", "\"sync0\""),
+        value("group", "\"239.255.80.81:8848\""),
+        value("peer", "\"unicast\""),
+        value("key_file", "\"/etc/lb/sync.key\""),
+        value("insecure", "false"),
+        value("heartbeat", "\"50ms\""),
+        value("heartbeat_lost_after", "3"),
+        value("wait", "\"30s\""),
+        value("refresh", "\"30s\""),
+    ],
+};
+
+static ROOMS: [&Room; 13] =
+    [&ROOT, &AGENT, &INTERFACE, &TABLE, &TIMEOUTS, &SERVICE, &BACKEND, &CHECK, &VRRP, &VIP, &TRACK, &DIRECTOR, &SYNC];
 
 /// What other balancers call it, and where it is here.
-const FOREIGN: [(&str, &str); 40] = [
+const FOREIGN: [(&str, &str); 42] = [
     ("virtual_server", "[[service]]"),
     ("virtual", "[[service]]"),
     ("real_server", "[[service.backend]]"),
@@ -233,6 +250,8 @@ const FOREIGN: [(&str, &str); 40] = [
     ("vrrp_script", "[[track]]"),
     ("track_script", "[[track]]"),
     ("track_process", "[[track]]"),
+    ("lvs_sync_daemon", "[sync] with `interface`"),
+    ("mcast_group", "`group` of [sync]"),
     ("TCP_CHECK", "[service.check] with `level = \"tcp\"`"),
     ("MISC_CHECK", "[service.check]"),
     ("checktype", "`level` of [service.check]"),

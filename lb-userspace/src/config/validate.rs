@@ -15,7 +15,7 @@ use super::code::Code;
 use super::diagnostic::{Sink, counted};
 use super::model::MaxConn;
 use super::read::{Draft, ServiceDraft};
-use super::{check, vrrp};
+use super::{check, sync, vrrp};
 use crate::health::pool::Tier;
 
 /// A service's region in the ring table has two halves, the one in use and the next; each backend needs a slot in both.
@@ -70,6 +70,9 @@ pub(super) fn validate(draft: &Draft, sink: &mut Sink) {
     capacities(draft, sink);
     let interfaces: Vec<_> = draft.interfaces.iter().filter_map(|interface| interface.name.as_ref()).collect();
     vrrp::validate(&draft.vrrp, &interfaces, services, sink);
+    if let Some(sync) = &draft.sync {
+        sync::validate(sync, &draft.vrrp, &draft.timeouts, sink);
+    }
 
     if let Some(at) = &draft.control_socket_at
         && draft.agent.control_socket.starts_with(&draft.agent.pin_dir)

@@ -177,6 +177,18 @@ fn number(
 }
 
 impl Draft {
+    /// There is a `[vrrp]`.
+    pub(in super::super) const fn is_there(&self) -> bool {
+        self.vrrp.is_some()
+    }
+
+    /// The directors that have no address on an interface: name and place.
+    pub(in super::super) fn without_address_on(&self, interface: &str) -> impl Iterator<Item = (&str, Range<usize>)> {
+        let lacks =
+            move |director: &&DirectorDraft| !director.addresses.iter().any(|(name, _)| name.get_ref() == interface);
+        self.directors.iter().filter(lacks).map(|director| (director.name.as_str(), director.header.clone()))
+    }
+
     /// What it says, when nothing in it was reported as an error.
     pub(in super::super) fn build(self) -> Option<(Option<Vrrp>, Vec<Director>)> {
         let Self { vrrp, vips, tracks, directors } = self;
