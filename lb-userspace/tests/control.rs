@@ -12,7 +12,7 @@ mod socket;
 use agent::{Agent, FIRST, SECOND, Sample, VIP, command};
 use lb_userspace::control::{
     client::Client,
-    protocol::{BackendAnswer, ConnView, DropView, FailoverAnswer, RateView, ServiceView, StatsView, Status},
+    protocol::{BackendAnswer, ConnView, DiffView, DropView, FailoverAnswer, RateView, ServiceView, StatsView, Status},
 };
 use serde::de::DeserializeOwned;
 use std::time::Duration;
@@ -192,4 +192,14 @@ fn a_failover_tells_what_each_change_of_the_role_cost() {
     let answer: FailoverAnswer = json(&agent, "failover --drill");
     let roles: Vec<_> = answer.steps.iter().map(|step| (step.role.as_str(), step.gap_us)).collect();
     assert_eq!(roles, [("Backup", 1500), ("Active", 900)]);
+    agent.lbctl("failover --force").fails(1, "the peer lacks conns");
+}
+
+#[test]
+fn the_peer_and_what_differs_are_asked_for() {
+    let agent = Agent::start(0);
+    agent.lbctl("peer").fails(1, "there is no [sync] in the config");
+    assert!(agent.lbctl("diff").ok().contains("open  waits        ESTABLISHED  10.80.1.1:40000"));
+    let conns: Vec<DiffView> = json(&agent, "diff --limit 1");
+    assert_eq!((conns.len(), conns[0].idle_seconds, conns[0].ended), (1, 75, false));
 }

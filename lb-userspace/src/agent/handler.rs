@@ -7,15 +7,16 @@ use tokio::task::block_in_place;
 
 use super::{
     overrides::Change,
-    pair::Moved,
+    pair::{Moved, Pair},
     state::State,
+    sync::ConnSync,
     views::{self, ConnViews},
 };
 use crate::{
     control::{
         protocol::{
-            ApiError, BackendAction, BackendAnswer, BackendCommand, ConnFilter, ErrorCode, FailoverAnswer,
-            FailoverStep, LeftView, ServiceView, StatsView, Status, TableView, VERSION,
+            ApiError, BackendAction, BackendAnswer, BackendCommand, ConnFilter, DiffView, ErrorCode, FailoverAnswer,
+            FailoverStep, LeftView, ServiceView, StatsView, Status, SyncView, TableView, VERSION,
         },
         server::{ConnSink, Handler, Reply},
     },
@@ -84,7 +85,15 @@ impl Handler for State {
         })))
     }
 
-    fn failover(&self, drill: bool) -> Reply<'_, FailoverAnswer> {
+    fn peer(&self) -> Reply<'_, SyncView> {
+        Box::pin(async move { block_in_place(|| Ok(self.sync()?.view(self.config(), self.is_in_fault()))) })
+    }
+
+    fn diff(&self, limit: u64) -> Reply<'_, Vec<DiffView>> {
+        Box::pin(async move { block_in_place(|| Ok(self.sync()?.differences(limit))) })
+    }
+
+    fn failover(&self, drill: bool, force: bool) -> Reply<'_, FailoverAnswer> {
         Box::pin(async move {
             let Some(pair) = self.pair() else {
                 let message = "this director is alone: there is no [vrrp] in its config";
@@ -96,7 +105,7 @@ impl Handler for State {
                 Ok(FailoverStep { role: role.name().to_owned(), peer, gap_us, conns: [before, conns()?] })
             };
             let before = conns()?;
-            let mut steps = vec![step(Role::Backup, pair.give_away().await?, before)?];
+            let mut steps = vec![step(Role::Backup, pair.give_away(force).await?, before)?];
             if drill {
                 tokio::time::sleep(DRILL_PAUSE).await;
                 let before = conns()?;
@@ -113,6 +122,15 @@ fn blocking<'a, T: Send + 'a>(work: impl FnOnce() -> anyhow::Result<T>) -> Reply
 }
 
 impl State {
+    fn sync(&self) -> Result<&ConnSync, ApiError> {
+        let message = "there is no [sync] in the config: open sessions end with the director that carries them";
+        self.pair().and_then(Pair::sync).ok_or_else(|| ApiError::new(ErrorCode::NoSync, message))
+    }
+
+    fn is_in_fault(&self) -> bool {
+        self.pair().is_some_and(|pair| pair.role_name() == Role::Fault.name())
+    }
+
     fn status_now(&self) -> anyhow::Result<Status> {
         let config = self.config();
         let tables = self.datapath().tables();
@@ -139,6 +157,7 @@ impl State {
             warnings,
             checks: self.checks_now(&self.left()?),
             vrrp: self.pair().and_then(|pair| pair.view(config)),
+            sync: self.sync().ok().map(|sync| sync.view(config, self.is_in_fault())),
         })
     }
 

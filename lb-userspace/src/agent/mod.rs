@@ -29,7 +29,7 @@ use crate::{
     failover,
 };
 
-pub use sync::ConnTable;
+pub use sync::{ConnTable, check_key};
 
 use pair::Pair;
 use state::State;
@@ -170,7 +170,7 @@ async fn watch_over(state: &State, supervisor: &Supervisor) -> anyhow::Error {
     loop {
         ticks.tick().await;
         if state.pair().is_some_and(Pair::is_dead) {
-            return anyhow!("the timer thread has died");
+            return anyhow!("the timer thread or that of the sync has died");
         }
         if pulse.beats(state.pair().map(Pair::turns)) {
             supervisor.alive();

@@ -123,6 +123,9 @@ impl State {
             );
         }
         changing.ids = ids;
+        if let Some(sync) = self.pair().and_then(Pair::sync) {
+            sync.services(&self.config);
+        }
         Ok(())
     }
 

@@ -1,8 +1,8 @@
 //! The client: one blocking call per verb, and errors that tell the operator what to do.
 
 use super::protocol::{
-    ApiError, BackendAnswer, BackendCommand, ConnFilter, ConnView, DropView, FailoverAnswer, Line, RateView, Request,
-    ServiceView, StatsView, Status, VERSION,
+    ApiError, BackendAnswer, BackendCommand, ConnFilter, ConnView, DiffView, DropView, FailoverAnswer, Line, RateView,
+    Request, ServiceView, StatsView, Status, SyncView, VERSION,
 };
 use nix::{
     errno::Errno,
@@ -207,16 +207,34 @@ impl Client {
         self.single(&Request::Backend(command.clone()))
     }
 
-    /// Gives the role to the peer, and takes it back if it is a drill.
+    /// Gives the role to the peer, and takes it back if it is a drill; `force`: even if the peer lacks conns.
     ///
     /// # Errors
     ///
     /// See [`ClientError`].
-    pub fn failover(&mut self, drill: bool) -> Result<FailoverAnswer> {
+    pub fn failover(&mut self, drill: bool, force: bool) -> Result<FailoverAnswer> {
         self.wait_at_most(self.patience + FAILOVER)?;
-        let answer = self.single(&Request::Failover { drill });
+        let answer = self.single(&Request::Failover { drill, force });
         self.wait_at_most(self.patience)?;
         answer
+    }
+
+    /// Connection sync and the peer.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn peer(&mut self) -> Result<SyncView> {
+        self.single(&Request::Peer)
+    }
+
+    /// Conns that are not known to be the same on both directors, at most `limit`.
+    ///
+    /// # Errors
+    ///
+    /// See [`ClientError`].
+    pub fn diff(&mut self, limit: u64) -> Result<Vec<DiffView>> {
+        self.listing(&Request::Diff { limit })?.collect()
     }
 
     fn wait_at_most(&self, time: Duration) -> Result<()> {

@@ -1,7 +1,7 @@
 //! The command line of `lbctl`. Its words follow `ipvsadm` where that has one.
 
 use super::{interval_range, text};
-use crate::control::protocol::{AddrFilter, BackendAction, ConnFilter, parse_name};
+use crate::control::protocol::{AddrFilter, BackendAction, ConnFilter, Request, parse_name};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use lb_common::tcp::State;
 use std::{net::SocketAddrV4, path::PathBuf, time::Duration};
@@ -88,6 +88,17 @@ pub(super) enum Verb {
         /// Take them back after two seconds, and tell what both ways cost
         #[arg(long)]
         drill: bool,
+        /// Even if the other director does not have all conns: open sessions may break
+        #[arg(long)]
+        force: bool,
+    },
+    /// How far the other director is with our conns, and whether either may be taken down now
+    Peer,
+    /// Conns that are not known to be the same on both directors
+    Diff {
+        /// At most this many
+        #[arg(long, value_name = "N", default_value_t = Request::DIFF_LIMIT)]
+        limit: u64,
     },
 }
 

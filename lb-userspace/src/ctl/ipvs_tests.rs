@@ -32,6 +32,7 @@ fn status() -> Status {
         warnings: Vec::new(),
         checks: Vec::new(),
         vrrp: None,
+        sync: None,
     }
 }
 

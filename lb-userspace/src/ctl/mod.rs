@@ -7,6 +7,7 @@ mod args;
 mod check;
 mod ipvs;
 mod status;
+mod sync;
 mod text;
 mod vrrp;
 
@@ -101,10 +102,14 @@ fn run(args: &Args, out: &mut impl Write) -> Result<(), Failure> {
             if table { status::backend(out, &answer)? } else { json(out, &answer)? }
         }
         Verb::CheckUser { service, .. } => check::user(out, &client.status()?.config_path, service.as_deref())?,
-        Verb::Failover { drill } => {
-            let answer = client.failover(*drill)?;
+        Verb::Failover { drill, force } => {
+            let answer = client.failover(*drill, *force)?;
             if table { vrrp::failover(out, &answer)? } else { json(out, &answer)? }
         }
+        Verb::Peer if table => sync::peer(out, &client.peer()?)?,
+        Verb::Peer => json(out, &client.peer()?)?,
+        Verb::Diff { limit } if table => sync::diff(out, &client.diff(*limit)?, *limit)?,
+        Verb::Diff { limit } => json(out, &client.diff(*limit)?)?,
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use super::{
     check,
+    sync,
     text::{self, Align::*, columns},
     vrrp,
 };
@@ -19,7 +20,11 @@ pub(super) fn status(out: &mut impl Write, status: &Status) -> io::Result<()> {
     writeln!(out, "services  {}, backends {} of {} up", status.services, status.backends_up, status.backends)?;
     writeln!(out, "events    {} lost", status.events_lost)?;
     match &status.vrrp {
-        Some(view) => vrrp::status(out, view)?,
+        Some(view) => {
+            let sync =
+                status.sync.as_ref().map_or("none: open sessions end with their director".to_owned(), sync::line);
+            vrrp::status(out, view, &sync)?;
+        }
         None => writeln!(out, "role      alone: there is no [vrrp] in the config")?,
     }
 

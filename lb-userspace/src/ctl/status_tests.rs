@@ -39,6 +39,7 @@ fn status_fits_on_a_screen() {
         warnings: vec!["LRO is on at ext0: ethtool -K ext0 lro off".to_owned()],
         checks: Vec::new(),
         vrrp: None,
+        sync: None,
     };
     let expected = "\
 lb-agent 0.1.0, pid 4242, up 3h12m, map layout 1, protocol 1

@@ -4,8 +4,8 @@ use super::text::{self, Align::*, columns};
 use crate::control::protocol::{FailoverAnswer, FailoverStep, TransportView, VrrpView};
 use std::io::{self, Write};
 
-/// The lines of `status` about the election.
-pub(super) fn status(out: &mut impl Write, view: &VrrpView) -> io::Result<()> {
+/// The lines of `status` about the election, with the one about connection sync in its place.
+pub(super) fn status(out: &mut impl Write, view: &VrrpView, sync: &str) -> io::Result<()> {
     let VrrpView { node, role, since_ms, cause, priority, version, advert_ms, .. } = view;
     let listening = if view.listening { ", listening before it speaks" } else { "" };
     writeln!(out, "role      {role} for {}: {cause}{listening}", text::duration(since_ms / 1000))?;
@@ -16,8 +16,9 @@ pub(super) fn status(out: &mut impl Write, view: &VrrpView) -> io::Result<()> {
     let arp = if view.answers_arp { "ARP answered here" } else { "ARP not answered here" };
     let vips = view.vips.iter().map(|vip| format!("{} on {} (VRID {})", vip.address, vip.interface, vip.vrid));
     writeln!(out, "VIPs      {}; {arp}", vips.collect::<Vec<_>>().join(", "))?;
+    writeln!(out, "sync      {sync}")?;
     if let Some(heartbeat) = &view.heartbeat {
-        writeln!(out, "sync      the peer's heartbeat: {heartbeat}")?;
+        writeln!(out, "heartbeat of the peer: {heartbeat}")?;
     }
     if let Some(reason) = &view.waits_for {
         writeln!(out, "waits     {reason}")?;

@@ -52,13 +52,14 @@ fn a_healthy_backup_fits_into_a_few_lines() {
 role      Backup for 3m5s: handed over
 director  d1 (priority 101), beside d2 (priority 100); VRRP 3 every 100 ms
 VIPs      10.80.1.243/24 on ext0 (VRID 52), 192.168.80.111/24 on int0 (VRID 51); ARP not answered here
+sync      none
 timer     real-time yes, memory locked no, late 0 times, at most 1.042 ms
 
 PATH  VRID  LINK  SEES   PEER            HEARD  PRIORITY  SENT  RECEIVED  IGNORED
 ext0    52  up    heard  10.80.1.242  12ms ago       100     0      1234  -
 int0    51  up    heard  10.80.1.242     1m13s       100     0      1234  -
 ";
-    assert_eq!(printed(|out| status(out, &view())), expected);
+    assert_eq!(printed(|out| status(out, &view(), "none")), expected);
 }
 
 #[test]
@@ -75,10 +76,10 @@ fn what_is_wrong_has_a_line_of_its_own() {
     (view.transports[0].sees, view.transports[0].peer, view.transports[0].heard_ms) = (None, None, None);
     view.transports[0].heard_priority = None;
     view.transports[0].ignored = [("auth_data".to_owned(), 3), ("ttl".to_owned(), 1)].into();
-    let text = printed(|out| status(out, &view));
+    let text = printed(|out| status(out, &view, "equal"));
     for line in [
         "role      Fault for 3m5s: int0 down\n",
-        "sync      the peer's heartbeat: Active\n",
+        "sync      equal\nheartbeat of the peer: Active\n",
         "waits     bulk 3 of 7 (for 12s at most)\n",
         "fault     int0 down\n",
         "alarm     heartbeat-lost: no heartbeat of the peer\n",

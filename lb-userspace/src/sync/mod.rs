@@ -31,6 +31,6 @@ pub use input::{Action, Beat, Event, Input, Role, Seen, Services, Stalled, Write
 pub use key_file::{KeyError, generate as generate_key, random, read as read_keys};
 pub use line::{Line, Peer};
 pub use replication::Replication;
-pub use status::{PeerStatus, State, Status};
+pub use status::{Difference, PeerStatus, State, Status};
 pub use thread::{Happened, Listener, Path, Running, StartError, Table, Tell};
 pub use time::Tenths;

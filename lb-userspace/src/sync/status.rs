@@ -38,6 +38,29 @@ impl State {
     }
 }
 
+/// What is missing until the peer is known to have a conn as it is here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Difference {
+    /// It is to be told.
+    Waits,
+    /// It was told, and has not confirmed.
+    UnderWay,
+    /// It was told once, and may not have taken it.
+    Unknown,
+}
+
+impl Difference {
+    /// The word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Waits => "waits",
+            Self::UnderWay => "under-way",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// A snapshot.
 #[derive(Clone, Debug)]
 pub struct Status {

@@ -10,8 +10,8 @@ use lb_common::{
 use lb_userspace::control::{
     protocol::{
         ApiError, BackendAction, BackendAnswer, BackendCommand, BackendTraffic, BackendView, ConnFilter, ConnView,
-        ErrorCode, FailoverAnswer, FailoverStep, InterfaceView, Mode, ServiceView, StatsView, Status, TableView,
-        Traffic,
+        DiffView, ErrorCode, FailoverAnswer, FailoverStep, InterfaceView, Mode, ServiceView, StatsView, Status,
+        SyncView, TableView, Traffic,
     },
     server::{ConnSink, ControlSocket, Handler, Limits, Reply, serve_with},
 };
@@ -128,6 +128,7 @@ impl Sample {
             warnings: vec!["rp_filter is strict on int0: sysctl -w net.ipv4.conf.int0.rp_filter=2".to_owned()],
             checks: Vec::new(),
             vrrp: None,
+            sync: None,
         }
     }
 }
@@ -197,7 +198,7 @@ impl Handler for Sample {
         })
     }
 
-    fn failover(&self, drill: bool) -> Reply<'_, FailoverAnswer> {
+    fn failover(&self, drill: bool, force: bool) -> Reply<'_, FailoverAnswer> {
         let step = |role: &str, gap_us| FailoverStep {
             role: role.to_owned(),
             peer: Some(Ipv4Addr::new(10, 80, 1, 242)),
@@ -206,7 +207,25 @@ impl Handler for Sample {
         };
         let mut steps = vec![step("Backup", 1500)];
         steps.extend(drill.then(|| step("Active", 900)));
-        Box::pin(async { Ok(FailoverAnswer { steps }) })
+        let refusal = ApiError::new(ErrorCode::NotSynced, "the peer lacks conns");
+        Box::pin(async move { if force { Err(refusal) } else { Ok(FailoverAnswer { steps }) } })
+    }
+
+    fn peer(&self) -> Reply<'_, SyncView> {
+        Box::pin(async { Err(ApiError::new(ErrorCode::NoSync, "there is no [sync] in the config")) })
+    }
+
+    fn diff(&self, limit: u64) -> Reply<'_, Vec<DiffView>> {
+        let conn = DiffView {
+            client: "10.80.1.1:40000".parse().unwrap(),
+            vip: "10.80.1.243:3306".parse().unwrap(),
+            destination: "192.168.80.167:3306".parse().unwrap(),
+            state: State::Established,
+            idle_seconds: 75,
+            ended: false,
+            why: "waits".to_owned(),
+        };
+        Box::pin(async move { Ok(vec![conn; usize::try_from(limit.min(2)).unwrap()]) })
     }
 }
 

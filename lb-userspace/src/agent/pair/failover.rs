@@ -6,6 +6,7 @@ use std::{
 };
 
 use tokio::{sync::broadcast, time::timeout};
+use tracing::warn;
 
 use super::Pair;
 use crate::{
@@ -27,15 +28,26 @@ pub(in crate::agent) struct Moved {
 }
 
 impl Pair {
-    /// Gives the role to the peer, and waits until it was heard as Active.
-    pub(in crate::agent) async fn give_away(&self) -> Result<Moved, ApiError> {
+    /// Gives the role to the peer, and waits until it was heard as Active. A peer that lacks conns gets it only by force.
+    pub(in crate::agent) async fn give_away(&self, force: bool) -> Result<Moved, ApiError> {
         let role = self.role()?;
         if role != Role::Active {
             let message = format!("this director is {}: only the Active can give its role away", role.name());
             return Err(ApiError::new(ErrorCode::WrongRole, message));
         }
         let mut events = self.events.subscribe();
-        // Connection sync is to be drained here, before the word is given.
+        if let Some(sync) = self.sync()
+            && let Err(why) = sync.drain().await
+        {
+            if !force {
+                let message = format!(
+                    "this director keeps its role: {why}, so open sessions would break (`lbctl peer` shows how far it \
+                     is); `lbctl failover --force` gives the role away all the same"
+                );
+                return Err(ApiError::new(ErrorCode::NotSynced, message));
+            }
+            warn!("the role is given away by force, although {why}");
+        }
         self.tell(Input::HandOver)?;
         let mut gave = None;
         let outcome = self.until(&mut events, |event| match event.what {

@@ -22,6 +22,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+use super::sync;
 use crate::{
     config::{Config, Director},
     datapath::Datapath,
@@ -42,6 +43,7 @@ const HOOK_LIMIT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Pair {
     failover: Failover,
+    sync: Option<sync::ConnSync>,
     director: Director,
     details: Arc<Details>,
     checks: checks::PacketPath,
@@ -58,10 +60,14 @@ impl Pair {
     /// An interface or an address is missing, or the kernel refuses a socket: then no VIP is here.
     pub(super) async fn start(config: &Config, director: &Director, datapath: &Arc<Datapath>) -> Result<Option<Self>> {
         let Some(vrrp) = &config.vrrp else { return Ok(None) };
-        let settings = settings::settings(config, vrrp, director);
+        let prepared = sync::Prepared::new(config);
+        let mut settings = settings::settings(config, vrrp, director);
+        // Another implementation of VRRP does not know of heartbeats.
+        settings.election.heartbeat = prepared.as_ref().filter(|_| !vrrp.strict).map(sync::Prepared::timing);
         let checks = settings.election.checks.len();
         let fence = settings::Gate::new(datapath.clone(), vrrp);
-        let (failover, events) = Failover::start(settings, fence, None).context("start the election")?;
+        let (failover, events) = Failover::start(settings, fence, prepared.as_ref().map(sync::Prepared::witness))
+            .context("start the election")?;
         for note in failover.notes() {
             warn!("{note}");
         }
@@ -79,9 +85,15 @@ impl Pair {
         tasks.spawn(events::follow(events, log, vrrp.notify.clone(), others.clone()));
         let packet_path = checks::PacketPath::start(datapath.clone(), failover.inputs(), details.clone())?;
         checks::track(&vrrp.tracks, &failover.inputs(), &details, &mut tasks, &stopped).await;
+        // The gate is known before the election takes part.
+        let sync = match prepared {
+            Some(prepared) => sync::ConnSync::start(config, director, datapath, prepared, failover.inputs())?,
+            None => None,
+        };
         failover.input(ha::Input::Start);
         Ok(Some(Self {
             failover,
+            sync,
             director: director.clone(),
             details,
             checks: packet_path,
@@ -115,15 +127,28 @@ impl Pair {
         self.failover.turns()
     }
 
-    /// The timer thread has ended without being told to.
+    /// The timer thread or that of the sync has ended without being told to.
     pub(super) fn is_dead(&self) -> bool {
-        self.failover.is_dead()
+        self.failover.is_dead() || self.sync.as_ref().is_some_and(sync::ConnSync::is_dead)
+    }
+
+    /// Connection sync, if there is any.
+    pub(super) const fn sync(&self) -> Option<&sync::ConnSync> {
+        self.sync.as_ref()
     }
 
     /// Gives up all VIPs, tells the peer, and ends everything.
     pub(super) async fn stop(&self) {
+        if let (Some(sync), true) = (&self.sync, self.is_active())
+            && let Err(why) = sync.drain().await
+        {
+            warn!("gives up its role although {why}");
+        }
         // The thread answers within milliseconds.
         tokio::task::block_in_place(|| self.failover.stop());
+        if let Some(sync) = &self.sync {
+            sync.stop().await;
+        }
         self.checks.stop();
         // Nobody listening means that all tasks have ended.
         let _ = self.stop.send(true);

@@ -23,6 +23,10 @@ pub enum ErrorCode {
     Ambiguous,
     /// This director cannot do it in its present role.
     WrongRole,
+    /// There is no connection sync in the config.
+    NoSync,
+    /// The peer does not have all conns, and the role was not to be given by force.
+    NotSynced,
     /// Too many clients. The agent closes the stream.
     Busy,
     /// The agent failed to do what was asked.

@@ -10,6 +10,7 @@ mod error;
 mod filter;
 mod names;
 mod request;
+mod sync;
 mod view;
 mod vrrp;
 
@@ -18,6 +19,7 @@ pub use error::{ApiError, ErrorCode};
 pub use filter::{AddrFilter, ConnFilter};
 pub use names::parse as parse_name;
 pub use request::{BackendAction, BackendCommand, Request};
+pub use sync::{DiffView, SafetyView, SyncCounters, SyncPeerView, SyncView};
 pub use view::{
     BackendAnswer, BackendRate, BackendTraffic, BackendView, ConnView, DropView, InterfaceView, Mode, Rate, RateView,
     ServiceView, StatsView, Status, TableView, Traffic,

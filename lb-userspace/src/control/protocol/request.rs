@@ -30,6 +30,16 @@ pub enum Request {
     Failover {
         /// And back again.
         drill: bool,
+        /// Even if the peer does not have all conns.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        force: bool,
+    },
+    /// One [`super::SyncView`].
+    Peer,
+    /// A listing of [`super::DiffView`].
+    Diff {
+        /// At most this many.
+        limit: u64,
     },
 }
 
@@ -87,6 +97,19 @@ struct RateArguments {
 struct FailoverArguments {
     #[serde(default)]
     drill: bool,
+    #[serde(default)]
+    force: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DiffArguments {
+    #[serde(default = "some_conns")]
+    limit: u64,
+}
+
+fn some_conns() -> u64 {
+    Request::DIFF_LIMIT
 }
 
 fn one_second() -> u64 {
@@ -118,7 +141,11 @@ impl Request {
     /// What `interval_ms` of `rate` may be.
     pub const INTERVAL_MS: std::ops::RangeInclusive<u64> = 100..=60_000;
 
-    const VERBS: [&str; 8] = ["status", "services", "conns", "stats", "rate", "drops", "backend", "failover"];
+    /// How many conns `diff` lists, unless another number is given.
+    pub const DIFF_LIMIT: u64 = 1000;
+
+    const VERBS: [&str; 10] =
+        ["status", "services", "conns", "stats", "rate", "drops", "backend", "failover", "peer", "diff"];
 
     /// The request as a line, without the newline.
     ///
@@ -175,7 +202,12 @@ impl Request {
             "rate" => Self::Rate { interval_ms: interval(arguments(&verb, map)?)? },
             "drops" => arguments::<NoArguments>(&verb, map).map(|_| Self::Drops)?,
             "backend" => Self::Backend(backend(arguments(&verb, map)?)?),
-            "failover" => arguments(&verb, map).map(|FailoverArguments { drill }| Self::Failover { drill })?,
+            "failover" => {
+                let FailoverArguments { drill, force } = arguments(&verb, map)?;
+                Self::Failover { drill, force }
+            }
+            "peer" => arguments::<NoArguments>(&verb, map).map(|_| Self::Peer)?,
+            "diff" => arguments(&verb, map).map(|DiffArguments { limit }| Self::Diff { limit })?,
             other => {
                 let message = format!(
                     "this agent does not know the verb '{other}'; it knows {}. Is lbctl of a newer release?",

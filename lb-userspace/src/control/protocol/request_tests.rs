@@ -47,6 +47,13 @@ fn the_wire_form_of_every_request_is_fixed() {
             backend(BackendAction::Weight { weight: 3 }, None),
             r#"{"version":1,"verb":"backend","action":"weight","weight":3,"address":"192.168.80.167:3306"}"#,
         ),
+        (Request::Failover { drill: false, force: false }, r#"{"version":1,"verb":"failover","drill":false}"#),
+        (
+            Request::Failover { drill: true, force: true },
+            r#"{"version":1,"verb":"failover","drill":true,"force":true}"#,
+        ),
+        (Request::Peer, r#"{"version":1,"verb":"peer"}"#),
+        (Request::Diff { limit: 7 }, r#"{"version":1,"verb":"diff","limit":7}"#),
     ] {
         assert_eq!(String::from_utf8(request.encode().unwrap()).unwrap(), line);
         assert_eq!(decode(line), Ok(request), "{line}");

@@ -2,7 +2,7 @@
 //!
 //! Addresses are `IP:port`, enums go by their names in `lb-common`, times are whole seconds, sizes are bytes.
 
-use super::{CheckView, LeftView, VrrpView, names};
+use super::{CheckView, LeftView, SyncView, VrrpView, names};
 use lb_common::{
     backend::BackendState,
     conn::{Origin, Proto},
@@ -71,6 +71,9 @@ pub struct Status {
     /// The election; absent: this director is alone, and always Active.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vrrp: Option<VrrpView>,
+    /// Connection sync; absent: there is none, and open sessions end with the director that carries them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sync: Option<SyncView>,
 }
 
 /// The packet path on one interface.

@@ -12,8 +12,8 @@ pub use sink::ConnSink;
 pub use socket::{BindError, ControlSocket};
 
 use super::protocol::{
-    ApiError, BackendAnswer, BackendCommand, ConnFilter, ErrorCode, FailoverAnswer, MAX_REQUEST, ServiceView,
-    StatsView, Status,
+    ApiError, BackendAnswer, BackendCommand, ConnFilter, DiffView, ErrorCode, FailoverAnswer, MAX_REQUEST, ServiceView,
+    StatsView, Status, SyncView,
 };
 use lb_common::counter::Counter;
 use std::{pin::Pin, sync::Arc, time::Duration};
@@ -50,8 +50,14 @@ pub trait Handler: Send + Sync + 'static {
     /// Changes a backend; [`BackendCommand::find`] tells which one.
     fn backend(&self, command: BackendCommand) -> Reply<'_, BackendAnswer>;
 
-    /// Gives the role to the peer, and takes it back if it is a drill.
-    fn failover(&self, drill: bool) -> Reply<'_, FailoverAnswer>;
+    /// Gives the role to the peer, and takes it back if it is a drill; `force`: even if the peer lacks conns.
+    fn failover(&self, drill: bool, force: bool) -> Reply<'_, FailoverAnswer>;
+
+    /// Connection sync and the peer.
+    fn peer(&self) -> Reply<'_, SyncView>;
+
+    /// Conns that are not known to be the same on both directors, at most `limit`.
+    fn diff(&self, limit: u64) -> Reply<'_, Vec<DiffView>>;
 }
 
 /// What a client may take of the agent.

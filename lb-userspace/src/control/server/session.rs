@@ -40,9 +40,9 @@ pub(super) async fn run(stream: UnixStream, handler: Arc<dyn Handler>, limits: L
             info!(uid, pid, address = %command.address, service = command.service, action = ?command.action,
                 "operator changes a backend");
         }
-        if let (Ok(Request::Failover { drill }), Some(peer)) = (&decoded, &peer) {
+        if let (Ok(Request::Failover { drill, force }), Some(peer)) = (&decoded, &peer) {
             let (uid, pid) = (peer.uid(), peer.pid());
-            info!(uid, pid, drill, "operator asks for a failover");
+            info!(uid, pid, drill, force, "operator asks for a failover");
         }
         let answered = match decoded {
             Ok(request) => answer(request, &handler, &mut out).await?,
@@ -85,7 +85,9 @@ async fn answer(request: Request, handler: &Arc<dyn Handler>, out: &mut Out) -> 
         }
         Request::Drops => out.listing(handler.counters().await.map(|counters| drops::views(&counters))).await,
         Request::Backend(command) => out.single(handler.backend(command).await).await,
-        Request::Failover { drill } => out.single(handler.failover(drill).await).await,
+        Request::Failover { drill, force } => out.single(handler.failover(drill, force).await).await,
+        Request::Peer => out.single(handler.peer().await).await,
+        Request::Diff { limit } => out.listing(handler.diff(limit).await).await,
     }
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::control::{
-    protocol::{BackendAnswer, BackendCommand, FailoverAnswer, ServiceView, StatsView, Status},
+    protocol::{BackendAnswer, BackendCommand, DiffView, FailoverAnswer, ServiceView, StatsView, Status, SyncView},
     server::Reply,
 };
 use lb_common::counter::Counter;
@@ -30,8 +30,14 @@ impl Handler for Idle {
     fn backend(&self, command: BackendCommand) -> Reply<'_, BackendAnswer> {
         Box::pin(async move { Err(command.find(&[]).err().unwrap_or_else(|| ApiError::internal("found"))) })
     }
-    fn failover(&self, _: bool) -> Reply<'_, FailoverAnswer> {
+    fn failover(&self, _: bool, _: bool) -> Reply<'_, FailoverAnswer> {
         Box::pin(async { Err(ApiError::new(ErrorCode::WrongRole, "nobody is there")) })
+    }
+    fn peer(&self) -> Reply<'_, SyncView> {
+        Box::pin(async { Err(ApiError::new(ErrorCode::NoSync, "nobody is there")) })
+    }
+    fn diff(&self, _: u64) -> Reply<'_, Vec<DiffView>> {
+        Box::pin(async { Ok(Vec::new()) })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::sync::{
-    Key, PeerStatus, State, Status, Tenths,
+    Difference, Key, PeerStatus, State, Status, Tenths,
     index::{Bits, Id},
 };
 
@@ -93,6 +93,26 @@ impl Replication {
         self.index.bytes()
             + (self.queue.capacity() + self.reports.capacity()) * size_of::<Id>()
             + self.ends.capacity() * size_of::<(Id, u64)>()
+    }
+
+    /// Conns that the peer is not known to have as they are here, in no order: whether each has ended here, and what is
+    /// missing. Without a session, nothing is known of any.
+    pub fn differences(&self) -> impl Iterator<Item = (crate::sync::Conn, bool, Difference)> {
+        let now = self.tick();
+        let up = self.session.as_ref().is_some_and(|session| session.confirmed);
+        (0..self.index.end()).filter_map(move |id| {
+            let (slot, bits) = (self.index.peek(id), self.index.bits(id));
+            let what = if !up || bits.has(Bits::DIRTY) {
+                Difference::Waits
+            } else if bits.has(Bits::FLIGHT) {
+                Difference::UnderWay
+            } else if slot.is_live() && !bits.has(Bits::HAS) {
+                Difference::Unknown
+            } else {
+                return None;
+            };
+            (slot.is_live() || slot.is_dead()).then(|| (slot.conn(now), slot.is_dead(), what))
+        })
     }
 
     /// Every conn, in no order.
