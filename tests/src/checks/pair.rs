@@ -60,9 +60,19 @@ impl Pair {
             .iter()
             .map(|server| EchoServer::start(server.host(), SocketAddrV4::new(server.address(), addr::MYSQL_PORT)));
         let servers = servers.collect::<Result<_>>()?;
-        let watch = VipWatch::start(&lab)?;
         let agent = lab.agent_options().vrrp(&vrrp);
+        let watch = VipWatch::start(&lab)?;
         Ok(Self { watch, _servers: servers, lab, daemons, agent, vrrp })
+    }
+
+    /// Two agents of a lab that is there, with real servers and with whatever `agent` says. None runs yet.
+    ///
+    /// # Errors
+    /// When the addresses cannot be watched.
+    pub fn of(lab: Lab, vrrp: VrrpOptions, agent: AgentOptions) -> Result<Self> {
+        let watch = VipWatch::start(&lab)?;
+        let agent = agent.vrrp(&vrrp);
+        Ok(Self { watch, _servers: Vec::new(), lab, daemons: [Daemon::Agent; 2], agent, vrrp })
     }
 
     /// Builds the lab and starts both, d1 first; d1 is Active then.

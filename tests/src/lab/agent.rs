@@ -19,6 +19,7 @@ use super::addr;
 use super::director::Director;
 use super::host::Host;
 use super::process::{Process, tail};
+use super::sync::SyncOptions;
 use super::vrrp::VrrpOptions;
 use super::wait::wait_for;
 
@@ -44,6 +45,8 @@ pub struct AgentOptions {
     pub backend_keys: Vec<String>,
     /// The election; without it the director is alone, and somebody else gives it the VIPs.
     pub vrrp: Option<VrrpOptions>,
+    /// Connection sync; only beside `vrrp`.
+    pub sync: Option<SyncOptions>,
 }
 
 /// One `[[service]]`.
@@ -92,6 +95,7 @@ impl AgentOptions {
             check: String::new(),
             backend_keys: Vec::new(),
             vrrp: None,
+            sync: None,
         }
     }
 
@@ -99,6 +103,13 @@ impl AgentOptions {
     #[must_use]
     pub fn vrrp(mut self, vrrp: &VrrpOptions) -> Self {
         self.vrrp = Some(vrrp.clone());
+        self
+    }
+
+    /// Makes both directors tell each other of their conns.
+    #[must_use]
+    pub fn sync(mut self, sync: SyncOptions) -> Self {
+        self.sync = Some(sync);
         self
     }
 
@@ -134,6 +145,9 @@ impl AgentOptions {
         }
         if let Some(vrrp) = &self.vrrp {
             let _ = write!(text, "\n{}", vrrp.toml());
+        }
+        if let Some(sync) = &self.sync {
+            let _ = write!(text, "\n{}", sync.toml());
         }
         for interface in [self.external.as_str(), "int0"] {
             let _ = write!(text, "\n[[interface]]\nname = {interface:?}\nmode = {:?}\n", self.mode);

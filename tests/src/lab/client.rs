@@ -54,10 +54,22 @@ impl Client {
     pub fn connect(&self, server: SocketAddrV4) -> Result<Conn> {
         self.host.enter(|| login(server))
     }
+
+    /// As [`Client::connect`], for a session whose queries may take as long as `patience` without an answer.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn connect_patiently(&self, server: SocketAddrV4, patience: Duration) -> Result<Conn> {
+        self.host.enter(|| login_with(server, patience))
+    }
 }
 
 /// Opens a session from the namespace of the calling thread.
 pub(crate) fn login(server: SocketAddrV4) -> Result<Conn> {
+    login_with(server, IO_LIMIT)
+}
+
+fn login_with(server: SocketAddrV4, patience: Duration) -> Result<Conn> {
     let options = OptsBuilder::new()
         .ip_or_hostname(Some(server.ip().to_string()))
         .tcp_port(server.port())
@@ -66,8 +78,8 @@ pub(crate) fn login(server: SocketAddrV4) -> Result<Conn> {
         .pass(Some(addr::PASSWORD))
         .db_name(Some(addr::DATABASE))
         .tcp_connect_timeout(Some(CONNECT_LIMIT))
-        .read_timeout(Some(IO_LIMIT))
-        .write_timeout(Some(IO_LIMIT));
+        .read_timeout(Some(patience))
+        .write_timeout(Some(patience));
     Conn::new(options).with_context(|| format!("log in to {server}"))
 }
 

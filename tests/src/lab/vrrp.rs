@@ -126,10 +126,11 @@ impl VrrpOptions {
         for (index, priority) in self.priorities.iter().enumerate() {
             let _ = write!(
                 text,
-                "\n[director.d{}]\npriority = {priority}\naddresses = {{ ext0 = \"{}\", int0 = \"{}\" }}\n",
+                "\n[director.d{}]\npriority = {priority}\naddresses = {{ ext0 = \"{}\", int0 = \"{}\", sync0 = \"{}\" }}\n",
                 index + 1,
                 addr::director_external(index),
-                addr::director_internal(index)
+                addr::director_internal(index),
+                addr::director_sync(index)
             );
         }
         text
