@@ -192,9 +192,7 @@ impl State {
             _ => {
                 let mut sweep = Sweep::new(self.datapath(), &self.timeouts())?;
                 loop {
-                    let summary = sweep.step(self.datapath())?;
-                    self.reset_expired(&sweep.take_ended());
-                    if let Some(summary) = summary {
+                    if let Some(summary) = self.step(&mut sweep)? {
                         return Ok(Arc::new(summary));
                     }
                 }

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    datapath::{Datapath, Ids, Summary},
+    datapath::{Datapath, Ids, Summary, Sweep},
     health::pool::{Action, Input, MemberView, Order, Pool, ResetCause},
 };
 
@@ -246,6 +246,22 @@ impl State {
     /// The ids behind the config's services and backends.
     pub(super) fn ids(&self) -> Ids {
         self.changing().ids.clone()
+    }
+
+    /// Works through one slice of a sweep. Conns that the peer answers for stay; of those that are over, the sync hears,
+    /// and both ends if they were idle. Blocks, see [`Sweep::step`].
+    pub(super) fn step(&self, sweep: &mut Sweep) -> Result<Option<Summary>> {
+        let sync = self.pair().and_then(Pair::sync);
+        let done = match sync {
+            Some(sync) => sweep.step_but(&self.datapath, &mut |conns| sync.keeps(conns)),
+            None => sweep.step(&self.datapath),
+        };
+        let ended = sweep.take_ended();
+        if let Some(sync) = sync {
+            sync.expired(&ended);
+        }
+        self.reset_expired(&ended);
+        Ok(done?)
     }
 
     /// What the last complete sweep found; `None` before the first.

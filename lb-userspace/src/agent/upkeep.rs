@@ -112,10 +112,8 @@ async fn sweep_once(state: &Arc<State>) -> Result<Duration> {
         let (owner, mut moved) = (state.clone(), sweep);
         let (back, done, took) = spawn_blocking(move || {
             let began = time::Instant::now();
-            let done = moved.step(owner.datapath());
-            let took = began.elapsed();
-            owner.reset_expired(&moved.take_ended());
-            (moved, done, took)
+            let done = owner.step(&mut moved);
+            (moved, done, began.elapsed())
         })
         .await?;
         sweep = back;

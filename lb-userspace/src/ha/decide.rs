@@ -16,7 +16,9 @@ impl Election {
         if self.phase != Phase::Running {
             return;
         }
-        self.alarm(Alarm::Unsynced, self.gate.has_expired(now));
+        // Not raised by an Active: its peer may just be off, and it has all conns that there are.
+        let counts = self.role != Role::Active || self.alarms.is_raised(Alarm::Unsynced);
+        self.alarm(Alarm::Unsynced, counts && self.gate.has_expired(now));
         let fault = self.faults().next();
         match (self.role, fault) {
             (Role::Fault, None) => self.recover(now),

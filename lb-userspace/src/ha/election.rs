@@ -138,6 +138,8 @@ pub struct Election {
     pub(super) hold_since: Option<Instant>,
     /// The peer was asked to give way.
     pub(super) taking: Option<Taking>,
+    /// What the neighbours are to be told waits for the gate, until then.
+    pub(super) untold: Option<Instant>,
     /// Another Active was heard; when that is forgotten.
     pub(super) contested: Option<Instant>,
     pub(super) actions: VecDeque<Action>,
@@ -169,6 +171,7 @@ impl Election {
             quiet_until: None,
             hold_since: None,
             taking: None,
+            untold: None,
             contested: None,
             actions: VecDeque::with_capacity(ACTIONS),
             sights: Vec::with_capacity(config.transports.len()),
@@ -222,7 +225,12 @@ impl Election {
                     *known = ok;
                 }
             }
-            Input::Gate(state) => self.gate.set(state, now),
+            Input::Gate(state) => {
+                self.gate.set(state, now);
+                if self.untold.is_some() && self.listening.is_none() && !self.gate.is_closed() {
+                    self.tell_neighbours(now);
+                }
+            }
         }
         self.decide(now);
     }
@@ -247,6 +255,9 @@ impl Election {
             if self.contested.is_some_and(|until| until <= now) {
                 self.uncontested(now);
             }
+            if self.untold.is_some_and(|until| until <= now || !self.gate.is_closed()) {
+                self.tell_neighbours(now);
+            }
             if let Some(repeat) = self.arp.due(now) {
                 self.actions.push_back(Action::GratuitousArp { repeat });
             }
@@ -263,7 +274,7 @@ impl Election {
         }
         let rest = match self.role {
             Role::Active if self.listening.is_some() => [self.listening, None, None],
-            Role::Active => [self.arp.next(), self.contested, None],
+            Role::Active => [self.arp.next(), self.contested, self.untold],
             Role::Backup => {
                 let gate = self.gate.until().filter(|_| !self.alarms.is_raised(Alarm::Unsynced));
                 [self.hold_alarm_at(), self.hold_ends(), gate]

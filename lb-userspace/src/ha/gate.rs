@@ -1,7 +1,8 @@
 //! The gate before preemption: a director whose connections are not synchronised leaves the peer in peace.
 //!
 //! Bounded: after its time, the director takes part as it is, and an alarm says so. It holds back nobody whose peer is
-//! gone: a director with some of the connections is better than none.
+//! gone: a director with some of the connections is better than none. An Active whose peer was Active, too, waits for the
+//! gate with its gratuitous ARP only, see `transition`.
 
 use std::{
     borrow::Cow,
@@ -53,6 +54,11 @@ impl Gate {
     /// It is closed still, but its time is over.
     pub(super) fn has_expired(&self, now: Instant) -> bool {
         self.until.is_some_and(|until| until <= now)
+    }
+
+    /// The sync says that conns are missing, for however long.
+    pub(super) const fn is_closed(&self) -> bool {
+        matches!(self.state, GateState::Closed { .. })
     }
 
     pub(super) const fn state(&self) -> &GateState {

@@ -69,11 +69,11 @@ impl Election {
             heard: leg.heard.map(|(at, heard)| (now.saturating_duration_since(at), heard.priority)),
         });
         let gate = match self.gate.state() {
-            GateState::Closed { reason, .. } => self
+            GateState::Closed { reason, .. } if self.role != Role::Active => self
                 .gate
                 .until()
                 .map(|until| GateStatus { reason: reason.to_string(), left: until.saturating_duration_since(now) }),
-            GateState::Open => None,
+            GateState::Closed { .. } | GateState::Open => None,
         };
         Status {
             role: self.role,

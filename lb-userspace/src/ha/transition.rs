@@ -4,11 +4,15 @@
 //! gratuitous ARP, at last the hooks. Giving up: first the ARP gate, so that from here on nobody is told that the
 //! VIPs are here; then priority 0, so that the peer starts; then the VIPs.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::vrrp::machine;
 
 use super::{Action, Alarm, Cause, Election, Mode, PeerRole, Role, election::Phase, witness::SyncPath};
+
+/// How long the neighbours of two Actives that have met are not told of the winner because it lacks conns. The sync
+/// needs some hundred milliseconds, if it gets through at all.
+const UNTOLD: Duration = Duration::from_secs(1);
 
 impl Election {
     pub(super) fn start(&mut self, now: Instant) {
@@ -123,8 +127,7 @@ impl Election {
     /// Another Active was heard that has to yield. The neighbours may have believed it.
     pub(super) fn contest(&mut self, now: Instant, transport: usize) {
         if self.contested.is_none() {
-            let repeat = self.arp.start(now);
-            self.actions.push_back(Action::GratuitousArp { repeat });
+            self.tell_neighbours_when_synced(now);
         }
         let heard = self.legs.get(transport).and_then(|leg| leg.heard);
         let interval = heard.map(|(_, heard)| heard.interval.duration());
@@ -137,6 +140,21 @@ impl Election {
     pub(super) fn uncontested(&mut self, now: Instant) {
         self.contested = None;
         self.alarm(Alarm::TwoActives, false);
+        self.tell_neighbours_when_synced(now);
+    }
+
+    /// Neighbours that have believed another Active are told of this one, and send here from then on. While the sync says
+    /// that conns of the other one are missing here, its packet path serves them better than this one, for a moment.
+    fn tell_neighbours_when_synced(&mut self, now: Instant) {
+        if self.gate.is_closed() {
+            self.untold.get_or_insert(now + UNTOLD);
+        } else {
+            self.tell_neighbours(now);
+        }
+    }
+
+    pub(super) fn tell_neighbours(&mut self, now: Instant) {
+        self.untold = None;
         let repeat = self.arp.start(now);
         self.actions.push_back(Action::GratuitousArp { repeat });
     }
@@ -154,6 +172,7 @@ impl Election {
             leg.forget();
         }
         self.arp.stop();
+        self.untold = None;
         self.contested = None;
         self.alarm(Alarm::TwoActives, false);
     }

@@ -167,7 +167,16 @@ impl Running {
 
     /// Tells the core something.
     pub fn tell(&self, input: Input<'_>) {
-        lock(&self.core).handle(input, now());
+        self.tell_all(std::iter::once(input));
+    }
+
+    /// Tells the core several things at once.
+    pub fn tell_all<'a>(&self, inputs: impl IntoIterator<Item = Input<'a>>) {
+        let mut core = lock(&self.core);
+        for input in inputs {
+            core.handle(input, now());
+        }
+        drop(core);
         // Fails only when it has rung four billion times unheard.
         let _ = self.bell.write(1);
     }

@@ -218,6 +218,12 @@ impl Fleet {
         open.map(|member| lock(&member.state).number).collect()
     }
 
+    /// Sessions that are open or lost, and were not closed on purpose.
+    #[must_use]
+    pub fn numbers(&self) -> Vec<u32> {
+        self.members.iter().map(|member| lock(&member.state).number).collect()
+    }
+
     /// Asks every session whether it lives and waits for all answers; then tells what became of those on the `roll`
     /// since `event`. Sessions that were closed on purpose do not count.
     ///

@@ -120,11 +120,12 @@ impl Scene {
     /// # Errors
     /// Those of `happen`.
     pub fn watch(&self, fleet: &mut Fleet, happen: impl FnOnce(&Self, &mut Fleet) -> Result<()>) -> Result<Census> {
-        let (roll, began): (Vec<u32>, Instant) = (fleet.roll(), now());
+        let (before, began): (Vec<u32>, Instant) = (fleet.roll(), now());
+        let newest = before.iter().max().copied().unwrap_or_default();
         happen(self, fleet)?;
-        // Those that it closed on purpose do not count, those that it opened do.
-        let still = fleet.roll();
-        let roll: Vec<u32> = roll.into_iter().chain(still).collect();
+        // Those that were closed on purpose do not count, those that were opened do, even if they are lost already.
+        let opened = fleet.numbers().into_iter().filter(|number| *number > newest);
+        let roll: Vec<u32> = before.iter().copied().chain(opened).collect();
         fleet.census(&roll, began)
     }
 }

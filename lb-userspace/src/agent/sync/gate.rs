@@ -12,11 +12,8 @@ use crate::{
 /// Changes that wait for longer do not just wait for others to travel with.
 const LAG: Duration = Duration::from_secs(1);
 
-/// What the sync says about taking over. An Active has nothing to wait for.
-pub(super) fn gate(is_active: bool, status: &Status, trouble: Option<&str>, bound: Duration) -> GateState {
-    if is_active {
-        return GateState::Open;
-    }
+/// What the sync says about taking over.
+pub(super) fn gate(status: &Status, trouble: Option<&str>, bound: Duration) -> GateState {
     let reason = match status.state {
         State::Equal => return GateState::Open,
         State::NoPeer | State::Hello => match trouble {
@@ -125,8 +122,8 @@ mod tests {
         }
     }
 
-    fn is_closed(is_active: bool, state: State) -> Option<String> {
-        match gate(is_active, &status(state), None, BOUND) {
+    fn is_closed(state: State) -> Option<String> {
+        match gate(&status(state), None, BOUND) {
             GateState::Open => None,
             GateState::Closed { reason, bound } => {
                 assert_eq!(bound, BOUND);
@@ -136,15 +133,14 @@ mod tests {
     }
 
     #[test]
-    fn only_equal_tables_open_the_gate_of_a_backup() {
-        assert_eq!(is_closed(false, State::Equal), None);
+    fn only_equal_tables_open_the_gate() {
+        assert_eq!(is_closed(State::Equal), None);
         let bulk = State::Bulk { done: 400, total: 2000 };
-        assert!(is_closed(false, bulk).unwrap().ends_with("400 of 2000"));
+        assert!(is_closed(bulk).unwrap().ends_with("400 of 2000"));
         for state in [State::NoPeer, State::Hello, State::Diverged, bulk] {
-            assert!(is_closed(false, state).is_some());
-            assert_eq!(is_closed(true, state), None, "an Active has nothing to wait for");
+            assert!(is_closed(state).is_some());
         }
-        let GateState::Closed { reason, .. } = gate(false, &status(State::NoPeer), Some("sync0: gone"), BOUND) else {
+        let GateState::Closed { reason, .. } = gate(&status(State::NoPeer), Some("sync0: gone"), BOUND) else {
             panic!("open")
         };
         assert!(reason.contains("sync0: gone"));

@@ -5,6 +5,7 @@
 
 mod convert;
 mod events;
+mod expiry;
 mod gate;
 mod settings;
 mod table;
@@ -106,7 +107,6 @@ impl ConnSync {
         let closed = GateState::Closed { reason: "the sync has not begun yet".into(), bound: sync.wait };
         inputs.input(ha::Input::Gate(closed));
         let table = ConnTable::open(datapath).context("open the packet path's table for the sync")?;
-        let own = voice.clone();
         let table = Ear { table, voice, patience: timing.lost(), told: None };
         let (tell, happened) = mpsc::channel(EVENTS);
         let waiting = Waiting::default();
@@ -133,7 +133,7 @@ impl ConnSync {
         running.tell(Input::Services(settings::services(config)));
         let names = events::Names::new(config);
         let log = tokio::spawn(events::follow(happened, names, sync.path()));
-        let gate = tokio::spawn(watch(running.clone(), own, inputs, sync.wait));
+        let gate = tokio::spawn(watch(running.clone(), inputs, sync.wait));
         Ok(Some(Self {
             running,
             node: director.name.clone(),
@@ -187,14 +187,14 @@ impl ConnSync {
 }
 
 /// Keeps the gate where the sync says that it belongs.
-async fn watch(running: Arc<Running>, own: Arc<Voice>, inputs: Inputs, bound: Duration) {
+async fn watch(running: Arc<Running>, inputs: Inputs, bound: Duration) {
     let mut ticks = time::interval(LOOK);
     ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     let mut told = None;
     loop {
         ticks.tick().await;
         let (status, trouble) = tokio::task::block_in_place(|| (running.status(), running.trouble()));
-        let state = gate::gate(own.is_active(), &status, trouble.as_deref(), bound);
+        let state = gate::gate(&status, trouble.as_deref(), bound);
         if told.as_ref() != Some(&state) && inputs.input(ha::Input::Gate(state.clone())) {
             told = Some(state);
         }

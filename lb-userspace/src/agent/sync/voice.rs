@@ -57,11 +57,6 @@ impl Voice {
         self.word.store(word, Ordering::Release);
     }
 
-    /// This director has said that it is Active.
-    pub(super) fn is_active(&self) -> bool {
-        self.word.load(Ordering::Acquire) >> 40 == ACTIVE
-    }
-
     /// What heartbeats are to say; `patience`: how old an Active's word may be.
     fn heard(&self, patience: Duration) -> Option<Beat> {
         let word = self.word.load(Ordering::Acquire);

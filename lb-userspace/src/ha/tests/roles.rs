@@ -129,6 +129,32 @@ fn the_winner_of_a_split_tells_the_neighbours_again() {
     }
 }
 
+/// The conns of the other one are missing here: its packet path serves those that believed it better than this one.
+#[test]
+fn the_winner_of_two_actives_calls_the_neighbours_when_it_has_the_conns_of_the_other_one() {
+    let burst = GratuitousArp { repeat: 5 };
+    let closed = || Input::Gate(GateState::Closed { reason: "no session".into(), bound: ms(30_000) });
+    let contested = || {
+        let mut rig = Rig::active(config());
+        rig.give(closed());
+        rig.actions();
+        rig.hear(100, &[EXT]);
+        rig.hear(0, &[EXT, INT]);
+        rig.wait(ms(200));
+        assert!(!rig.actions().contains(&burst), "it lacks conns");
+        rig
+    };
+    let mut rig = contested();
+    rig.give(Input::Gate(GateState::Open));
+    assert!(rig.actions().contains(&burst));
+    let mut rig = contested();
+    rig.wait(ms(799));
+    assert!(!rig.actions().contains(&burst));
+    rig.wait(ms(1));
+    assert!(rig.actions().contains(&burst), "the wait has a bound");
+    assert!(!rig.alarms().contains(&Alarm::Unsynced));
+}
+
 #[test]
 fn gratuitous_arp_is_repeated_after_1_1_and_5_s_and_refreshed_every_10_s() {
     let mut rig = Rig::active(config());
