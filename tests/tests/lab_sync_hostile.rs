@@ -24,14 +24,12 @@ struct Intruder(UdpSocket);
 
 impl Intruder {
     fn enter(lab: &Lab) -> Result<Self> {
-        lab.switch().ip_batch(&format!("addr add {OWN}/24 dev br-sync\n"))?;
+        lab.switch().ip_batch(&format!("addr add {OWN}/24 dev br-sync\nroute add {GROUP} dev br-sync\n"))?;
         lab.switch().enter(|| {
             let socket = UdpSocket::bind((GROUP, PORT))?;
             socket.join_multicast_v4(&GROUP, &OWN)?;
             socket.set_multicast_loop_v4(false)?;
             socket.set_read_timeout(Some(Duration::from_millis(20)))?;
-            // The route decides about the interface.
-            nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::ReuseAddr, &true)?;
             Ok(Self(socket))
         })
     }

@@ -48,6 +48,26 @@ impl Announcements {
         self.schedule.burst
     }
 
+    /// There may be another Active, one that nobody hears of: what the neighbours know now stays as it is. Who became
+    /// Active after that repeats its call all the same.
+    pub(super) fn be_quiet(&mut self) {
+        self.stop();
+    }
+
+    /// There is no other one.
+    pub(super) fn go_on(&mut self, now: Instant) {
+        if self.refresh.is_none() {
+            self.refresh = self.schedule.refresh.map(|pause| now + pause);
+        }
+    }
+
+    /// As [`Self::start`], but what the neighbours know after the second call is not refreshed.
+    pub(super) fn start_quietly(&mut self, now: Instant) -> u8 {
+        let burst = self.start(now);
+        self.refresh = None;
+        burst
+    }
+
     pub(super) fn stop(&mut self) {
         self.repeated = self.schedule.repeats.len();
         self.refresh = None;

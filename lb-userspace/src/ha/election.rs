@@ -226,7 +226,15 @@ impl Election {
                 }
             }
             Input::Gate(state) => {
+                let was_closed = self.gate.is_closed();
                 self.gate.set(state, now);
+                if self.role == Role::Active {
+                    match (was_closed, self.gate.is_closed()) {
+                        (false, true) => self.arp.be_quiet(),
+                        (true, false) => self.arp.go_on(now),
+                        _ => {}
+                    }
+                }
                 if self.untold.is_some() && self.listening.is_none() && !self.gate.is_closed() {
                     self.tell_neighbours(now);
                 }

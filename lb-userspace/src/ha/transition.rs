@@ -51,8 +51,7 @@ impl Election {
         self.actions.push_back(Action::OpenArpGate);
         self.actions.push_back(Action::AddVips);
         self.tell_all(machine::Input::Promote, now);
-        let repeat = self.arp.start(now);
-        self.actions.push_back(Action::GratuitousArp { repeat });
+        self.call_neighbours(now);
         let gave_up = self.config.mode == Mode::Pair && matches!(cause, Cause::PeerResigned | Cause::PeerFault);
         for leg in &mut self.legs {
             let window = now + leg.machine.active_interval().duration();
@@ -155,7 +154,13 @@ impl Election {
 
     pub(super) fn tell_neighbours(&mut self, now: Instant) {
         self.untold = None;
-        let repeat = self.arp.start(now);
+        self.call_neighbours(now);
+    }
+
+    /// Two Actives that do not hear of each other must not take the neighbours from one another again and again: conns
+    /// that one of them has opened are not known to the other. So who lacks the peer's word calls twice and no more.
+    fn call_neighbours(&mut self, now: Instant) {
+        let repeat = if self.gate.is_closed() { self.arp.start_quietly(now) } else { self.arp.start(now) };
         self.actions.push_back(Action::GratuitousArp { repeat });
     }
 

@@ -155,6 +155,26 @@ fn the_winner_of_two_actives_calls_the_neighbours_when_it_has_the_conns_of_the_o
     assert!(!rig.alarms().contains(&Alarm::Unsynced));
 }
 
+/// The neighbours stay with whom they believed last, while nobody knows whether there is another Active.
+#[test]
+fn an_active_that_has_lost_its_peer_calls_the_neighbours_no_more_until_it_is_back() {
+    let closed = || Input::Gate(GateState::Closed { reason: "no session".into(), bound: ms(30_000) });
+    let calls = |rig: &mut Rig, time| {
+        rig.wait(time);
+        rig.actions().iter().filter(|action| matches!(action, GratuitousArp { .. })).count()
+    };
+    let mut old = Rig::active(config());
+    old.give(closed());
+    assert_eq!(calls(&mut old, ms(60_000)), 0);
+    old.give(Input::Gate(GateState::Open));
+    assert_eq!(calls(&mut old, ms(30_000)), 3);
+    let mut new = Rig::new(config());
+    new.give(closed());
+    new.give(Input::Start);
+    assert_eq!(calls(&mut new, ms(1000)), 1, "it has just become Active");
+    assert_eq!(calls(&mut new, ms(60_000)), 1, "and repeats its call");
+}
+
 #[test]
 fn gratuitous_arp_is_repeated_after_1_1_and_5_s_and_refreshed_every_10_s() {
     let mut rig = Rig::active(config());
