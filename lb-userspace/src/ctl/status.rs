@@ -1,8 +1,7 @@
 //! What `ipvsadm` has no layout for: the agent's status, drop reasons, the outcome of a change.
 
 use super::{
-    check,
-    sync,
+    check, sync,
     text::{self, Align::*, columns},
     vrrp,
 };

@@ -61,7 +61,7 @@ impl Announcements {
         }
     }
 
-    /// As [`Self::start`], but what the neighbours know after the second call is not refreshed.
+    /// As [`Self::start`], but what the neighbours know after the last repetition is not refreshed.
     pub(super) fn start_quietly(&mut self, now: Instant) -> u8 {
         let burst = self.start(now);
         self.refresh = None;

@@ -158,7 +158,7 @@ impl Election {
     }
 
     /// Two Actives that do not hear of each other must not take the neighbours from one another again and again: conns
-    /// that one of them has opened are not known to the other. So who lacks the peer's word calls twice and no more.
+    /// that one of them has opened are not known to the other. So who lacks the peer's word calls, repeats it, and then is quiet.
     fn call_neighbours(&mut self, now: Instant) {
         let repeat = if self.gate.is_closed() { self.arp.start_quietly(now) } else { self.arp.start(now) };
         self.actions.push_back(Action::GratuitousArp { repeat });

@@ -9,15 +9,16 @@ use crate::{
 impl ConnSync {
     /// Tells of each conn that was silent here for its whole time whether it stays all the same.
     pub(in crate::agent) fn keeps(&self, conns: &[Silent]) -> Vec<bool> {
-        let core = self.running.core();
-        let keeps = |conn: &Silent| !core.may_expire(&convert::key(&conn.key), Tenths::from_duration(conn.idle));
-        conns.iter().map(keeps).collect()
+        let mut core = self.running.core();
+        let mut keeps = |conn: &Silent| !core.may_expire(&convert::key(&conn.key), Tenths::from_duration(conn.idle));
+        conns.iter().map(&mut keeps).collect()
     }
 
     /// These conns were removed, because they were over.
     pub(in crate::agent) fn expired(&self, ended: &[Ends]) {
         if !ended.is_empty() {
-            self.running.tell_all(ended.iter().map(|conn| Input::Expired(convert::key(&conn.forward))));
+            let expired = |conn: &Ends| Input::Expired { key: convert::key(&conn.forward), state: conn.state };
+            self.running.tell_all(ended.iter().map(expired));
         }
     }
 }
