@@ -22,7 +22,7 @@ fn short(agent: AgentOptions, sync: SyncOptions) -> (AgentOptions, SyncOptions) 
 #[test]
 fn sessions_that_only_the_active_sees_do_not_age_at_the_backup() {
     let scene = Scene::up(VrrpOptions::fast(), short).unwrap();
-    let (lab, quiet) = (&scene.pair.lab, Duration::from_secs(4));
+    let (lab, quiet) = (&scene.pair.lab, Duration::from_millis(2500));
     let fleet = Fleet::open(lab, 40).unwrap();
     for event in [Event::Crash, Event::HandOver] {
         // Idle sessions speak in every census, the others in between.

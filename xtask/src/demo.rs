@@ -154,7 +154,7 @@ fn play(args: &Args, setting: &Setting, lab: &Lab, screen: &Screen, report: &mut
     stage.firewall().context("host firewall")?;
     stage.heading("What the operator sees");
     stage.operator().context("lbctl")?;
-    stage.heading("The pair: hand-over, crash, return");
+    stage.heading("The pair: hand-over, crash, return, failback");
     stage.pair().context("the pair")
 }
 

@@ -73,14 +73,16 @@ impl Setting {
         if self.directors == 1 { alone } else { alone.vrrp(&VrrpOptions::fast()) }
     }
 
-    /// Starts the agents, d1's first; it holds the VIPs then.
+    /// Starts the agents, d1's first; it holds the VIPs then. Two tell each other of their conns.
     ///
     /// # Errors
     /// When one does not start, or d1 does not become Active.
     pub fn start(&self, lab: &Lab) -> Result<()> {
         let watch = VipWatch::start(lab)?;
+        let agent = self.agent(lab);
+        let agent = if self.directors == 1 { agent } else { agent.sync(lab.sync_options()?) };
         for director in lab.directors() {
-            director.start_agent(&self.agent(lab))?;
+            director.start_agent(&agent)?;
             watch.wait_for(0, ELECTED)?;
         }
         Ok(())

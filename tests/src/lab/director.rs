@@ -79,8 +79,8 @@ impl Director {
         self.host.sysctl("ipv4/ip_forward", "1")
     }
 
-    /// Switches the host firewall on: nothing may come in or through, but for the loopback interface and ICMP to the
-    /// director itself. What the firewall refused is counted, see [`Director::firewall_drops`].
+    /// Switches the host firewall on: nothing may come in or through, but for the loopback interface, ICMP to the
+    /// director itself, and connection sync on its own interface. What the firewall refused is counted, see [`Director::firewall_drops`].
     ///
     /// # Errors
     /// When nft refuses the rules.
@@ -93,6 +93,7 @@ impl Director {
                     type filter hook input priority filter; policy drop;
                     iif lo accept
                     meta l4proto icmp accept
+                    iifname "sync0" udp dport 8848 accept
                     counter name refused drop
                 }
                 chain forward {

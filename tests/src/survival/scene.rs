@@ -1,6 +1,7 @@
 //! A pair with connection sync, real servers behind it, and what can happen to its Active.
 
 use std::fmt;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -9,6 +10,8 @@ use super::fleet::{Census, Fleet};
 use crate::checks::Pair;
 use crate::lab::{AgentOptions, Disturbance, LabOptions, SyncOptions, VrrpOptions, now, wait_for};
 
+/// How long sessions work on after a takeover until they are counted: what they wait for shows within it.
+const AFTER: Duration = Duration::from_secs(1);
 /// For tables to become equal under load.
 const EQUAL: Duration = Duration::from_secs(60);
 
@@ -97,6 +100,7 @@ impl Scene {
         let (roll, began) = (fleet.roll(), now());
         let cut = self.happen(event, from)?;
         self.pair.takes(1 - from).with_context(|| format!("{event} of d{}", from + 1))?;
+        thread::sleep(AFTER);
         let census = fleet.census(&roll, began)?;
         self.pair.wipe(from).with_context(|| format!("wipe d{}", from + 1))?;
         cut.map_or(Ok(()), Disturbance::end)?;

@@ -90,7 +90,7 @@ pub(crate) struct Weights {
 /// The role moved, or did not where it must not.
 #[derive(Debug, Serialize)]
 pub(crate) struct Failover {
-    /// `hand-over`, `crash` or `return`.
+    /// `hand-over`, `crash`, `return` or `failback`.
     pub(crate) event: &'static str,
     /// Who is Active afterwards.
     pub(crate) active: String,
@@ -100,6 +100,12 @@ pub(crate) struct Failover {
     pub(crate) vips_ms: Option<f64>,
     /// MySQL connections made afterwards, none of which failed.
     pub(crate) connections: u64,
+    /// MySQL sessions that were open before.
+    pub(crate) open_sessions: usize,
+    /// Those of them that were open afterwards.
+    pub(crate) survived: usize,
+    /// The longest time that one of them waited for an answer.
+    pub(crate) session_gap_ms: f64,
 }
 
 /// What the host firewall had to do with it.
