@@ -93,7 +93,7 @@ impl Director {
                     type filter hook input priority filter; policy drop;
                     iif lo accept
                     meta l4proto icmp accept
-                    iifname "sync0" udp dport 8848 accept
+                    iifname sync0 udp dport 8848 accept
                     counter name refused drop
                 }
                 chain forward {

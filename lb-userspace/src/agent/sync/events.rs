@@ -46,7 +46,7 @@ fn line(happened: &Happened, names: &Names, path: &str) {
             }
             Event::PeerDown { leaving: true } => warn!("sync: the peer said goodbye: conns are known here only"),
             Event::PeerDown { leaving: false } => {
-                warn!("sync: the peer is not heard any more: conns are known here only")
+                warn!("sync: the peer is not heard any more: conns are known here only");
             }
             Event::BulkDone => info!("sync: both directors have told each other everything"),
             Event::Equal => info!("sync: both directors have the same conns"),
