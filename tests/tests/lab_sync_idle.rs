@@ -12,17 +12,17 @@ use lb_userspace::control::protocol::Status;
 const LIMIT: Duration = Duration::from_secs(30);
 
 fn short(agent: AgentOptions, sync: SyncOptions) -> (AgentOptions, SyncOptions) {
-    let extra = "[timeouts]\nestablished = \"6s\"\n".to_owned();
+    let extra = "[timeouts]\nestablished = \"5s\"\n".to_owned();
     (AgentOptions { extra, ..agent }, sync.extra("refresh = \"500ms\""))
 }
 
-/// A conn is over after 6 s without a packet. Here some speak every 1.5 s for longer than that: their packets are seen by
+/// A conn is over after 5 s without a packet. Here some speak every 1.5 s for longer than that: their packets are seen by
 /// the Active only, and the Backup must not take them for dead. Others are silent for longer than every other interval of
 /// the protocol.
 #[test]
 fn sessions_that_only_the_active_sees_do_not_age_at_the_backup() {
     let scene = Scene::up(VrrpOptions::fast(), short).unwrap();
-    let (lab, quiet) = (&scene.pair.lab, Duration::from_millis(2500));
+    let (lab, quiet) = (&scene.pair.lab, Duration::from_secs(2));
     let fleet = Fleet::open(lab, 40).unwrap();
     for event in [Event::Crash, Event::HandOver] {
         // Idle sessions speak in every census, the others in between.
