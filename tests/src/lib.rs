@@ -1,7 +1,7 @@
 //! What the tests, the demo and the benchmarks share. [`lab`] builds a network of namespaces with real MariaDB servers,
 //! [`checks`] says what must hold of an agent at work in it, [`packet`] builds and checks frames, [`prog`] runs the eBPF
 //! programs on single packets, [`mod@bench`] measures what one costs, [`failover`] what a failover does,
-//! [`survival`] keeps many MySQL sessions open meanwhile.
+//! [`survival`] keeps many MySQL sessions open meanwhile, [`sync_pair`] is two directors that sync.
 //! Nothing here is linked into the agent.
 
 pub mod bench;
@@ -16,4 +16,5 @@ pub mod packet;
 pub mod prog;
 pub mod sim;
 pub mod survival;
+pub mod sync_pair;
 pub mod world;

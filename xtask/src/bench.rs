@@ -1,12 +1,14 @@
 //! `cargo xtask bench`: what things cost, measured. `datapath`: nanoseconds per packet of the real programs, beside a
 //! plain forwarder and a program that does nothing. `failover`: sessions and gaps when the Active goes, beside keepalived
-//! with nftables and conntrackd. The measuring itself is `lb_tests::bench` and `lb_tests::failover`.
+//! with nftables and conntrackd. `sync`: what connection sync costs. The measuring itself is `lb_tests::bench`,
+//! `lb_tests::failover` and `lb_tests::sync_pair`.
 
 use std::{
     fs,
     io::{IsTerminal as _, Write as _, stderr},
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -14,6 +16,7 @@ use clap::{Subcommand, ValueEnum};
 use lb_tests::{
     bench::{self, Options},
     failover::{self, Contender, Timing},
+    sync_pair,
 };
 
 use crate::{build, build_ebpf, setup};
@@ -31,6 +34,24 @@ enum Verb {
     Datapath(Datapath),
     /// Sessions and gaps when the Active stops, dies or loses its links, and when it returns; needs root
     Failover(Failover),
+    /// Delay, bulk, CPU, memory and bytes of connection sync; needs root
+    Sync(Sync),
+}
+
+#[derive(clap::Args)]
+struct Sync {
+    /// Write all figures to this file
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// New conns a second
+    #[arg(long, default_value_t = 10_000)]
+    rate: u32,
+    /// For so many seconds
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// Conns that a director without any is sent; 0: do not measure that
+    #[arg(long, default_value_t = 1_000_000)]
+    bulk: u32,
 }
 
 #[derive(clap::Args)]
@@ -107,6 +128,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     match args.verb {
         Verb::Datapath(args) => datapath(&args),
         Verb::Failover(args) => failover(&args),
+        Verb::Sync(args) => sync(&args),
     }
 }
 
@@ -124,6 +146,17 @@ fn datapath(args: &Datapath) -> Result<ExitCode> {
         write(&path, &report.svg())?;
     }
     Ok(if args.check && !report.met() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn sync(args: &Sync) -> Result<ExitCode> {
+    build_ebpf::build()?;
+    let options = sync_pair::Options { rate: args.rate, time: Duration::from_secs(args.seconds), bulk: args.bulk };
+    let report = sync_pair::measure(options, &|line| println!("{line}"))?;
+    println!("\n{}", report.text());
+    if let Some(path) = &args.json {
+        write(path, &format!("{:#}\n", report.json()))?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn failover(args: &Failover) -> Result<ExitCode> {

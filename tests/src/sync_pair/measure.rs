@@ -1,0 +1,199 @@
+//! What connection sync costs: the delay of a new conn until the peer's packet path has it, a million conns at once, CPU,
+//! memory and bytes on the wire.
+
+use std::{
+    collections::HashMap,
+    fs,
+    sync::PoisonError,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use lb_common::{
+    addr::Ipv4,
+    conn::{Conn, Direction, FlowKey},
+};
+use lb_userspace::sync::{Key, Running, State};
+
+use super::{
+    host::{Ends, Host, Setup, Written, now, pair, sync_threads},
+    report::{Bulk, Delay, Report},
+};
+
+/// How much to measure.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// New conns a second.
+    pub rate: u32,
+    /// For so long.
+    pub time: Duration,
+    /// Conns that a director without any is sent.
+    pub bulk: u32,
+}
+
+/// Conns of the bulk are numbered from here.
+const OLD: u32 = 5_000_000;
+/// New conns a second while the bulk runs.
+const MEANWHILE: u32 = 1_000;
+/// Nothing takes longer than this.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Measures.
+///
+/// # Errors
+///
+/// Without root or the object; a conn did not come to the peer.
+pub fn measure(options: Options, progress: &dyn Fn(&str)) -> Result<Report> {
+    let steady = steady(options, progress)?;
+    let bulk = if options.bulk == 0 { None } else { Some(bulk(options, progress)?) };
+    Ok(Report { bulk, ..steady })
+}
+
+fn setup(conns: u32) -> Setup {
+    Setup { conns, heartbeat: Duration::from_millis(50) }
+}
+
+/// Waits until something is so.
+fn until(what: &str, is_so: impl Fn() -> bool) -> Result<()> {
+    let end = now() + PATIENCE;
+    while !is_so() {
+        ensure!(now() < end, "{what}: not within {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+fn are_equal(both: [&Running; 2]) -> bool {
+    both.iter().all(|running| running.status().state == State::Equal)
+}
+
+/// CPU time of a thread.
+fn cpu(thread: &str) -> Result<Duration> {
+    let text = fs::read_to_string(format!("{thread}/schedstat")).context("schedstat of a sync thread")?;
+    let ns = text.split_ascii_whitespace().next().context("schedstat is empty")?;
+    Ok(Duration::from_nanos(ns.parse()?))
+}
+
+/// Starts the sync of a host; answers its thread, too.
+fn start(host: &Host) -> Result<(Running, Written, String)> {
+    let before = sync_threads()?;
+    let (running, written) = host.start()?;
+    let new: Vec<String> = sync_threads()?.into_iter().filter(|thread| !before.contains(thread)).collect();
+    ensure!(new.len() == 1, "{} new threads of the sync", new.len());
+    let thread = new.into_iter().next().unwrap_or_default();
+    Ok((running, written, thread))
+}
+
+/// The delay of each conn; those not written yet are missing.
+fn delays(opened: &[(Key, Instant)], written: &Written) -> Vec<Duration> {
+    let written: HashMap<Key, Instant> =
+        written.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+    let delay = |(key, at): &(Key, Instant)| written.get(key).map(|there| there.saturating_duration_since(*at));
+    opened.iter().filter_map(delay).collect()
+}
+
+fn delay_of(opened: &[(Key, Instant)], written: &Written) -> Result<Delay> {
+    until("every new conn is with the peer", || delays(opened, written).len() == opened.len())?;
+    Ok(Delay::of(delays(opened, written)))
+}
+
+fn steady(options: Options, progress: &dyn Fn(&str)) -> Result<Report> {
+    let count = options.rate * options.time.as_secs() as u32;
+    progress(&format!("{} new conns a second for {:?}", options.rate, options.time));
+    let [one, other] = pair(setup(count + 100_000))?;
+    let (sender, _, sending) = start(&one)?;
+    let (receiver, written, receiving) = start(&other)?;
+    until("both are equal", || are_equal([&sender, &receiver]))?;
+    let before = (cpu(&sending)?, cpu(&receiving)?, sender.status().counters.sent, now());
+    let opened = one.open(0..count, options.rate)?;
+    let took = now() - before.3;
+    let cpus = [cpu(&sending)? - before.0, cpu(&receiving)? - before.1];
+    let delay = delay_of(&opened, &written)?;
+    let sent = sender.status().counters.sent;
+    let status = receiver.status();
+    ensure!(status.conns == count as usize, "{} conns of {count} at the peer", status.conns);
+    // What an idle pair sends is small beside it, and is counted in.
+    let wire = (sent.bytes - before.2.bytes) + 42 * (sent.frames - before.2.frames);
+    Ok(Report {
+        rate: f64::from(count) / took.as_secs_f64(),
+        conns: count,
+        delay,
+        cpu: cpus.map(|cpu| cpu.as_secs_f64() / took.as_secs_f64()),
+        memory: status.bytes as f64 / f64::from(count),
+        wire: wire as f64 / f64::from(count),
+        bulk: None,
+    })
+}
+
+fn bulk(options: Options, progress: &dyn Fn(&str)) -> Result<Bulk> {
+    let count = options.bulk;
+    progress(&format!("{count} conns for a director that has none"));
+    let [one, other] = pair(setup(count + 200_000))?;
+    fill(&one, count)?;
+    let began = now();
+    let (sender, _, sending) = start(&one)?;
+    until("the table is known", || sender.status().settled && sender.status().conns == count as usize)?;
+    let scan = now() - began;
+    let before = cpu(&sending)?;
+    let (receiver, written, receiving) = start(&other)?;
+    until("the session is open", || receiver.status().peer.is_some())?;
+    let began = now();
+    let live = thread::scope(|scope| {
+        let live = scope.spawn(|| one.open(0..3 * MEANWHILE, MEANWHILE));
+        let all = || written.lock().unwrap_or_else(PoisonError::into_inner).len() >= count as usize;
+        until("all conns are with the peer", all)?;
+        live.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+    let old = |(key, at): &(Key, Instant)| {
+        (u32::from(*key.client.ip()) >= u32::from(Ends::nth(OLD).client_ip())).then_some(*at)
+    };
+    let done = |log: &[(Key, Instant)]| log.iter().filter_map(old).max();
+    until("the last of them", || {
+        written.lock().unwrap_or_else(PoisonError::into_inner).iter().filter(|entry| old(entry).is_some()).count()
+            >= count as usize
+    })?;
+    let last = done(&written.lock().unwrap_or_else(PoisonError::into_inner)).context("none was written")?;
+    let cpus = [cpu(&sending)? - before, cpu(&receiving)?];
+    let delay = delay_of(&live, &written)?;
+    let began_equal = now();
+    until("both are equal", || are_equal([&sender, &receiver]))?;
+    let status = receiver.status();
+    Ok(Bulk {
+        conns: count,
+        seconds: (last - began).as_secs_f64(),
+        cpu_seconds: cpus.map(|cpu| cpu.as_secs_f64()),
+        equal_after: (now() - began_equal).as_secs_f64(),
+        live: delay,
+        scan_seconds: scan.as_secs_f64(),
+        memory: status.bytes as f64 / status.conns as f64,
+    })
+}
+
+/// Writes conns into a table as if they had come by long ago.
+fn fill(host: &Host, count: u32) -> Result<()> {
+    let now = host.datapath.clock()?.jiffies as u32;
+    let [first, second] = crate::world::conn(1);
+    for from in (0..count).step_by(10_000) {
+        let entries: Vec<(FlowKey, Conn)> = (from..count.min(from + 10_000))
+            .flat_map(|n| {
+                let key = Ends::nth(OLD + n).flow();
+                let client: Ipv4 = key.src;
+                let base = Conn { last_seen: now.wrapping_sub(n % 5000), created: now.wrapping_sub(9000), ..first.1 };
+                let forward = Conn { src: client, sport: key.sport, dir: Direction::Forward, ..base };
+                let reverse = Conn {
+                    src: second.1.src,
+                    sport: second.1.sport,
+                    dst: client,
+                    dport: key.sport,
+                    dir: Direction::Reverse,
+                    ..base
+                };
+                [(key, forward), (forward.other_key(), reverse)]
+            })
+            .collect();
+        let written = host.datapath.tables().conns.insert_many(&entries)?;
+        ensure!(written == entries.len(), "{written} of {} entries", entries.len());
+    }
+    Ok(())
+}
