@@ -239,7 +239,12 @@ impl Host {
     /// A packet did not go through.
     pub fn open(&self, conns: std::ops::Range<u32>, per_second: u32) -> Result<Vec<(Key, Instant)>> {
         let program = self.program.clone();
-        self.run(move || open_conns(&program, conns, per_second))?
+        let opened = self.run(move || open_conns(&program, conns, per_second))?;
+        opened.with_context(|| {
+            let counters = self.datapath.tables().counters().unwrap_or_default();
+            let counters: Vec<_> = counters.into_iter().filter(|(_, count)| *count != 0).collect();
+            format!("the packet path has counted {counters:?}")
+        })
     }
 }
 
@@ -289,6 +294,7 @@ fn open(node: u16, setup: Setup, bpffs: &Path) -> Result<(Datapath, SchedClassif
         Settings { pin_dir: bpffs.join("lb"), tables, interfaces: vec![interface("ext0"), interface("int0")] };
     let before = programs()?;
     let datapath = Datapath::open(&object, &settings)?;
+    datapath.set_syn_recv(Timeouts::default().syn_recv)?;
     datapath.apply(&[crate::world::service()])?;
     let new: Vec<u32> = programs()?.into_iter().filter(|id| !before.contains(id)).collect();
     ensure!(new.len() == 1, "{} new programs {}", new.len(), abi::PROG_TC);
@@ -419,10 +425,11 @@ fn open_conns(program: &SchedClassifier, conns: std::ops::Range<u32>, per_second
             (false, ends.backend(0).syn().ack(backend)),
             (true, ends.client(1).ack(client)),
         ] {
+            let frame = packet.build();
             ensure!(
-                send(program, from_client, &packet.build())?.is_some(),
-                "a packet of the handshake of {:?} did not go through",
-                ends.key()
+                send(program, from_client, &frame)?.is_some(),
+                "of the handshake of conn {n}, this does not go through: {}",
+                crate::packet::describe(&frame)
             );
         }
         opened.push((ends.key(), now()));
