@@ -11,12 +11,13 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, ensure};
 use aya::{
     TestRun as _, TestRunOptions,
+    maps::MapInfo,
     programs::{SchedClassifier, loaded_programs},
 };
-use lb_common::{abi, conn::FlowKey};
+use lb_common::{abi, abi::map, conn::FlowKey};
 use lb_userspace::{
     agent::ConnTable,
-    datapath::{Datapath, InterfaceSettings, Mode, Settings, TableSizes, Timeouts},
+    datapath::{Datapath, InterfaceSettings, Mode, Settings, TableSizes, Timeouts, versioned},
     sync::{self, Input, Key, Peer, Psk, Running, Services, Table, Tell, Tenths, Write},
 };
 use nix::{
@@ -292,28 +293,18 @@ fn open(node: u16, setup: Setup, bpffs: &Path) -> Result<(Datapath, SchedClassif
     let tables = TableSizes { conns: setup.conns, ..TableSizes::default() };
     let settings =
         Settings { pin_dir: bpffs.join("lb"), tables, interfaces: vec![interface("ext0"), interface("int0")] };
-    let before = programs()?;
     let datapath = Datapath::open(&object, &settings)?;
     datapath.set_syn_recv(Timeouts::default().syn_recv)?;
     datapath.apply(&[crate::world::service()])?;
-    let new: Vec<u32> = programs()?.into_iter().filter(|id| !before.contains(id)).collect();
-    ensure!(new.len() == 1, "{} new programs {}", new.len(), abi::PROG_TC);
-    let info = loaded_programs().flatten().find(|info| info.id() == new[0]).context("the program is gone")?;
+    let conns = MapInfo::from_pin(versioned(&settings.pin_dir).join(map::CONNS)).context("the table of conns")?.id();
+    let info = loaded_programs().flatten().find(|info| {
+        // Others may run a packet path of their own.
+        let maps = info.map_ids().ok().flatten().unwrap_or_default();
+        info.name_as_str() == Some(abi::PROG_TC) && maps.contains(&conns)
+    });
+    let info = info.context("the packet path is not loaded")?;
     let program = SchedClassifier::from_program_info(info, abi::PROG_TC.into())?;
     Ok((datapath, program))
-}
-
-/// The numbers of the loaded packet paths.
-fn programs() -> Result<Vec<u32>> {
-    let mut ids = Vec::new();
-    for info in loaded_programs() {
-        // One that goes meanwhile is not ours.
-        let Ok(info) = info else { continue };
-        if info.name_as_str() == Some(abi::PROG_TC) {
-            ids.push(info.id());
-        }
-    }
-    Ok(ids)
 }
 
 fn start(datapath: &Arc<Datapath>, node: u16, setup: Setup, written: Written) -> Result<Running> {

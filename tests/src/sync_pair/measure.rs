@@ -79,9 +79,10 @@ fn cpu(thread: &str) -> Result<Duration> {
 fn start(host: &Host) -> Result<(Running, Written, String)> {
     let before = sync_threads()?;
     let (running, written) = host.start()?;
-    let new: Vec<String> = sync_threads()?.into_iter().filter(|thread| !before.contains(thread)).collect();
-    ensure!(new.len() == 1, "{} new threads of the sync", new.len());
-    let thread = new.into_iter().next().unwrap_or_default();
+    // A thread gives itself its name.
+    let new = || sync_threads().unwrap_or_default().into_iter().find(|thread| !before.contains(thread));
+    until("the thread of the sync", || new().is_some())?;
+    let thread = new().context("the thread of the sync is gone")?;
     Ok((running, written, thread))
 }
 
