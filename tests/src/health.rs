@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddrV4,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -169,6 +169,40 @@ impl Drop for Checks {
             let _ = thread.join();
         }
     }
+}
+
+/// A host's own firewall does with packets to its MySQL server what `verdict` says in nft's words; `None`: nothing.
+///
+/// # Errors
+/// When nft refuses it.
+pub fn firewall(host: &Host, verdict: Option<&str>) -> Result<()> {
+    let mut rules = "table inet ill\ndelete table inet ill\n".to_owned();
+    if let Some(verdict) = verdict {
+        rules += "table inet ill {\n chain input {\n type filter hook input priority filter;\n";
+        rules += &format!(" tcp dport 3306 {verdict}\n }}\n}}\n");
+    }
+    host.check_with_input(&["nft", "-f", "-"], &rules).map(drop)
+}
+
+/// Logs in over the unix socket, without privileges, until the server has no room; the connections as they are.
+///
+/// # Errors
+/// When a login fails in another way, or the server takes everybody within `limit`.
+pub fn crowd(socket: &Path, user: &str, password: &str, limit: Duration) -> Result<Vec<mysql::Conn>> {
+    let options = || {
+        let socket = Some(socket.display().to_string());
+        mysql::OptsBuilder::new().socket(socket).user(Some(user)).pass(Some(password))
+    };
+    let mut crowd = Vec::new();
+    wait_for("a full server", limit, || match mysql::Conn::new(options()) {
+        Ok(conn) => {
+            crowd.push(conn);
+            Ok(None)
+        }
+        Err(mysql::Error::MySqlError(error)) if error.code == 1040 => Ok(Some(())),
+        Err(other) => Err(other).context("log in"),
+    })?;
+    Ok(crowd)
 }
 
 /// A file with a password that only root can read.

@@ -4,6 +4,7 @@ use std::{
     io::{ErrorKind, Read as _, Write as _},
     net::{SocketAddrV4, TcpStream},
     os::fd::AsRawFd as _,
+    sync::mpsc::{self, TryRecvError},
     thread,
     time::Duration,
 };
@@ -13,8 +14,8 @@ use lb_common::tcp::State;
 use lb_tests::{
     health,
     lab::{
-        AgentOptions, Director, EchoServer, EchoSession, Lab, LabOptions, MariadbOptions, Server, addr, now, talk_all,
-        wait_for,
+        AgentOptions, Director, EchoServer, EchoSession, Lab, LabOptions, MariadbOptions, Server, addr, binary, now,
+        talk_all, wait_for,
     },
 };
 use lb_userspace::control::protocol::{CheckView, ConnView, Status};
@@ -97,7 +98,12 @@ fn a_wedged_server_loses_its_sessions_on_both_ends_and_gets_new_ones_when_it_wak
     let lab = lab(2);
     let [rs1, rs2] = lab.servers() else { panic!("two servers") };
     let d1 = lab.d1();
-    d1.start_agent(&options(&lab, "auth", &[])).unwrap();
+    for server in [rs1, rs2] {
+        server.sql("SET GLOBAL wait_timeout = 600").unwrap();
+        server.sql("SET GLOBAL interactive_timeout = 900").unwrap();
+    }
+    let agent = options(&lab, "auth", &["max_conn = \"auto\""]);
+    d1.start_agent(&AgentOptions { extra: "[timeouts]\nestablished = \"auto\"".into(), ..agent }).unwrap();
     until(d1, rs1, "up");
     until(d1, rs2, "up");
     let mut open = sessions(&lab, 100);
@@ -136,6 +142,28 @@ fn a_wedged_server_loses_its_sessions_on_both_ends_and_gets_new_ones_when_it_wak
     wait_for("the server's ends to be gone", LIMIT, || Ok((known_to(rs1) == 0).then_some(()))).unwrap();
     assert_eq!(reached(&lab, 6), [rs2.id(), rs1.id()]);
 
+    // The checks read it with their next login.
+    rs1.sql("SET GLOBAL max_connections = 40").unwrap();
+    let told =
+        |most| move |check: &CheckView| check.server.as_ref().and_then(|server| server.max_connections) == Some(most);
+    wait_for("the new limit", LIMIT, || Ok(Some(check(d1, rs1)).filter(told(40)))).unwrap();
+    // What the server allows is known, and followed.
+    let facts = check(d1, rs1).server.unwrap();
+    assert_eq!((facts.wait_timeout_seconds, facts.max_connections), (Some(900), Some(40)));
+    // Of 40 connections four are for checks and operators.
+    rs2.stop().unwrap();
+    until(d1, rs2, "down");
+    let mut all = sessions(&lab, 36);
+    let conns: Vec<ConnView> = d1.ctl(&["conns", "--state", "ESTABLISHED"]).unwrap();
+    assert_eq!(conns.len(), 36, "nothing is left of what was reset: {conns:?}");
+    assert!(conns.iter().all(|conn| (900..=960).contains(&conn.expires_seconds)), "{conns:?}");
+    let refused = lab.client().connect(addr::SERVICE).map(drop).unwrap_err();
+    println!("max_conn = \"auto\": 36 of 40, then {refused:#}");
+    assert_eq!(check(d1, rs1).state, "up", "neither full nor dead");
+    all.truncate(35);
+    wait_for("room", LIMIT, || Ok(lab.client().connect(addr::SERVICE).ok())).unwrap();
+    drop(all);
+
     // The password is nowhere but in its file.
     rs1.sql(&format!("ALTER USER {}@'192.168.80.%' IDENTIFIED BY 'another'", health::USER)).unwrap();
     wait_for("access denied", LIMIT, || Ok(check(d1, rs1).trouble)).unwrap();
@@ -148,7 +176,32 @@ fn a_wedged_server_loses_its_sessions_on_both_ends_and_gets_new_ones_when_it_wak
     for file in ["cmdline", "environ"] {
         seen += &String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/{file}")).unwrap());
     }
-    seen += &std::fs::read_to_string(d1.host().directory().join("agent.toml")).unwrap();
+    for map in ["services", "backends", "control"] {
+        let path = d1.pin_directory().join(format!("v1/{map}"));
+        seen += &d1.host().check(&["bpftool", "map", "dump", "pinned", &path.display().to_string()]).unwrap();
+    }
+    // All that the agent and its logs left behind, and what it says of a file with the password in the wrong place.
+    let config = d1.host().directory().join("agent.toml");
+    let wrong = d1.host().directory().join("wrong.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let keys = format!("password = \"{0}\"\npass = {0}\npassword_file = \"{0}\"\n", health::PASSWORD);
+    std::fs::write(
+        &wrong,
+        text.replace("password_file", "passwd_file").replace("[service.check]\n", &format!("[service.check]\n{keys}")),
+    )
+    .unwrap();
+    for file in [&config, &wrong] {
+        let mut command = d1.host().command(binary("lb-agent").unwrap()).unwrap();
+        let output = command.args(["check", "--config"]).arg(file).output().unwrap();
+        seen += &String::from_utf8_lossy(&[output.stdout, output.stderr].concat());
+    }
+    std::fs::remove_file(&wrong).unwrap();
+    for file in std::fs::read_dir(d1.host().directory()).unwrap().map(|entry| entry.unwrap().path()) {
+        if file.is_file() && file.file_name() != Some("check.pw".as_ref()) {
+            seen += &String::from_utf8_lossy(&std::fs::read(&file).unwrap());
+        }
+    }
+    assert!(seen.contains("unknown key `password`"), "{seen}");
     assert!(seen.contains("1045") && seen.contains(health::USER), "{seen}");
     assert!(!seen.contains(health::PASSWORD), "the password leaked");
 }
@@ -171,13 +224,22 @@ fn drain_disable_kill_and_the_backup_do_what_the_operator_wants() {
         let of = open.iter_mut().filter(|(_, of)| *of == id);
         of.filter_map(|(session, _)| session.query_first::<u32, _>("SELECT 1").ok()).count()
     };
-    println!("{}", lbctl(&["backend", "drain", &a1, "--deadline", "2s"]).trim());
+    const DEADLINE: Duration = Duration::from_secs(4);
     let drained = now();
+    let answer = lbctl(&["backend", "drain", &a1, "--deadline", "4s"]);
+    println!("{}", answer.trim());
+    assert!(answer.contains("10 conns left, the oldest"), "{answer}");
     assert_eq!(reached(&lab, 4), [rs2.id()]);
     assert_eq!(answered(&mut open, rs1.id()), 10, "they go on");
-    assert!(until(d1, rs1, "draining").deadline_seconds.is_some());
+    assert_eq!(until(d1, rs1, "draining").left.map(|left| left.conns), Some(10));
+    // The next agent keeps the appointment.
+    d1.kill_agent().unwrap();
+    d1.restart_agent().unwrap();
+    assert!(until(d1, rs1, "draining").deadline_seconds.is_some_and(|left| left < 4));
     wait_for("the deadline", LIMIT, || Ok((known_to(rs1) == 0).then_some(()))).unwrap();
-    assert!(drained.elapsed() >= ms(1900), "{:?}", drained.elapsed());
+    let took = drained.elapsed();
+    println!("a drain of {DEADLINE:?} over a restart of the agent: the rest reset after {took:?}");
+    assert!(took >= DEADLINE - ms(100), "{took:?}");
     assert_eq!((answered(&mut open, rs1.id()), answered(&mut open, rs2.id())), (0, 10));
     lbctl(&["backend", "enable", &a1]);
     until(d1, rs1, "up");
@@ -334,12 +396,24 @@ fn ten_thousand_sessions_of_a_dead_host_are_reset_within_a_second_of_the_verdict
         lab.client().host().enter(open).unwrap()
     };
     let mut dead: Vec<EchoSession> = open(SESSIONS);
+    let busy = dead.split_off((SESSIONS - SESSIONS / 10) as usize);
     d1.ctl_text(&["backend", "enable", &second]).unwrap();
     d1.ctl_text(&["backend", "disable", &address(rs1).to_string()]).unwrap();
     let mut living: Vec<EchoSession> = open(100);
     assert_eq!((one.open() as u64, two.open()), (SESSIONS, 100));
     d1.ctl_text(&["backend", "enable", &address(rs1).to_string()]).unwrap();
     // Nine of ten say nothing; the rest talk until the end.
+    let (cutting, cut_off) = mpsc::channel::<()>();
+    let talker = thread::spawn(move || {
+        let mut busy = busy;
+        let mut talks = 0;
+        while cut_off.try_recv() == Err(TryRecvError::Empty) {
+            talks += talk_all(&mut busy).0;
+        }
+        let over = busy.iter_mut().map(|session| session.talk().or_else(|_| session.talk()));
+        (talks, over.filter(Result::is_err).count())
+    });
+    thread::sleep(ms(200));
     rs1.host().ip_batch("link set eth0 down\n").unwrap();
     let cut = now();
     let down =
@@ -350,6 +424,9 @@ fn ten_thousand_sessions_of_a_dead_host_are_reset_within_a_second_of_the_verdict
         assert_eq!(end, ErrorKind::ConnectionReset, "session {number}");
     }
     let took = verdict.elapsed();
+    drop(cutting);
+    let (talks, over) = talker.join().unwrap();
+    assert!(talks as u64 > SESSIONS / 10 && over as u64 == SESSIONS / 10, "{talks} talks, then {over} ended");
     println!("cut off: {} after {:?}; {SESSIONS} clients reset within {took:?} of it", down.cause, verdict - cut);
     assert_eq!(talk_all(&mut living).0, 100, "the others never noticed");
     // The goal is a second; a machine with other work gets room.

@@ -7,12 +7,14 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use lb_tests::{
+    checks::at_length,
     health::{self, Checks},
-    lab::{Host, Lab, LabOptions, MariadbOptions, Segment, Server, now, wait_for},
+    lab::{Host, Lab, LabOptions, MariadbOptions, Segment, Server, addr, now, wait_for},
 };
 use lb_userspace::health::{Cadence, Condition, Level, Plan, Tls};
+use mysql::prelude::Queryable as _;
 
 /// A user that MariaDB lets in by ed25519 only.
 const ED25519: &str = "lb_ed25519";
@@ -96,9 +98,10 @@ fn every_way_to_be_ill_has_its_verdict_and_its_way_back() {
     )
     .unwrap();
     let up = |backend: usize, what: &str| checks.until(backend, what, LIMIT, |h| h.up && !h.full).unwrap();
+    let promise = cadence().inter + cadence().detection();
     let down = |backend: usize, what: &str, cause: &str| {
         let found = checks.until(backend, what, LIMIT, |h| !h.up && h.cause.contains(cause)).unwrap();
-        println!("{what}: down after {:?}: {}", found.1, found.0.cause);
+        println!("{what}: down after {:?} (at most {promise:?} by the cadence): {}", found.1, found.0.cause);
     };
 
     for backend in [0, 1, 2, 4] {
@@ -131,25 +134,20 @@ fn every_way_to_be_ill_has_its_verdict_and_its_way_back() {
     up(0, "thawed");
     assert_eq!(grudges(rs1), before, "a frozen server has nothing against us when it wakes");
 
-    let rules = |verdict: &str| {
-        format!(
-            "table inet ill\ndelete table inet ill\ntable inet ill {{\n chain input {{\n type filter hook input priority \
-             filter;\n tcp dport 3306 {verdict}\n }}\n}}\n"
-        )
-    };
-    let firewall = |rules: &str| rs1.host().check_with_input(&["nft", "-f", "-"], rules).map(drop).unwrap();
-    firewall(&rules("drop"));
+    let firewall = |verdict| health::firewall(rs1.host(), verdict).unwrap();
+    firewall(Some("drop"));
     down(0, "filtered", "no answer to the TCP handshake");
     down(2, "filtered, TCP", "no answer to the TCP handshake");
-    firewall("delete table inet ill\n");
+    firewall(None);
     up(0, "no longer filtered");
-    firewall(&rules("reject with tcp reset"));
+    firewall(Some("reject with tcp reset"));
     down(0, "rejected with RST", "refused");
-    firewall("delete table inet ill\n");
+    firewall(None);
     up(0, "no longer rejected");
-    firewall(&rules("reject"));
-    down(0, "rejected with ICMP", "refused");
-    firewall("delete table inet ill\n");
+    firewall(Some("reject"));
+    // Such answers are rare by a rule of the kernel, so the other cause may come first.
+    down(0, "rejected with ICMP", "");
+    firewall(None);
     up(0, "no longer rejected");
 
     rs1.host().ip_batch("link set eth0 down\n").unwrap();
@@ -165,7 +163,10 @@ fn every_way_to_be_ill_has_its_verdict_and_its_way_back() {
     // The limit is reached by others; the check's own connection is one of those that are in.
     let before = checks.changes(0).len();
     rs1.sql("SET GLOBAL max_connections = 10").unwrap();
-    let crowd = crowd(rs1).unwrap();
+    // Root is let in beyond the limit, so somebody without privileges has to fill it.
+    let (user, password) = (addr::USER, addr::PASSWORD);
+    rs1.sql(&format!("CREATE OR REPLACE USER {user}@localhost IDENTIFIED BY '{password}'")).unwrap();
+    let crowd = health::crowd(&rs1.socket(), user, password, LIMIT).unwrap();
     let (health, took) = checks.until(0, "too many connections", LIMIT, |h| h.full).unwrap();
     println!("full after {took:?}");
     assert!(health.up, "full is not dead");
@@ -196,29 +197,6 @@ fn every_way_to_be_ill_has_its_verdict_and_its_way_back() {
     checks.stop();
 }
 
-/// Logs in until the server has no room; the connections as they are.
-fn crowd(server: &Server) -> Result<Vec<mysql::Conn>> {
-    let options = || {
-        mysql::OptsBuilder::new()
-            .socket(Some(server.socket().display().to_string()))
-            .user(Some(lb_tests::lab::addr::USER))
-            .pass(Some(lb_tests::lab::addr::PASSWORD))
-    };
-    // Root is let in beyond the limit, so somebody without privileges has to fill it.
-    let (user, password) = (lb_tests::lab::addr::USER, lb_tests::lab::addr::PASSWORD);
-    server.sql(&format!("CREATE OR REPLACE USER {user}@localhost IDENTIFIED BY '{password}'"))?;
-    let mut crowd = Vec::new();
-    wait_for("a full server", LIMIT, || match mysql::Conn::new(options()) {
-        Ok(conn) => {
-            crowd.push(conn);
-            Ok(None)
-        }
-        Err(mysql::Error::MySqlError(error)) if error.code == 1040 => Ok(Some(())),
-        Err(other) => Err(other).context("log in"),
-    })?;
-    Ok(crowd)
-}
-
 fn break_off(address: SocketAddrV4) -> Result<()> {
     for _ in 0..3 {
         let mut stream = TcpStream::connect(address)?;
@@ -243,7 +221,7 @@ fn a_replica_whose_replication_stops_is_down() {
         ))
         .unwrap();
     replica.sql("START SLAVE").unwrap();
-    let condition = Condition { replica: Some(Duration::from_secs(5)), ..Condition::default() };
+    let condition = Condition { replica: Some(Duration::from_secs(2)), ..Condition::default() };
     let plan = plan(&lab, Level::Query, condition);
     let checks =
         Checks::start(lab.d1().host(), &[(address(replica), plan.clone()), (address(source), plan)], None).unwrap();
@@ -260,12 +238,27 @@ fn a_replica_whose_replication_stops_is_down() {
         replica.sql(start).unwrap();
         checks.until(0, start, LIMIT, |h| h.up).unwrap();
     }
+    // It replicates, but stands still for longer than it may: its SQL thread waits for a lock.
+    source.sql("CREATE DATABASE lag").unwrap();
+    source.sql("CREATE TABLE lag.t (n INT)").unwrap();
+    wait_for("the table", LIMIT, || Ok(replica.sql("SELECT * FROM lag.t").is_ok().then_some(()))).unwrap();
+    let mut holder = mysql::Conn::new(
+        mysql::OptsBuilder::new().socket(Some(replica.socket().display().to_string())).user(Some("root")),
+    )
+    .unwrap();
+    holder.query_drop("LOCK TABLES lag.t READ").unwrap();
+    source.sql("INSERT INTO lag.t VALUES (1)").unwrap();
+    let (health, took) = checks.until(0, "lag", LIMIT, |h| !h.up).unwrap();
+    println!("a lock on the replica: down after {took:?}: {}", health.cause);
+    assert!(health.cause.contains("behind"), "{health:?}");
+    holder.query_drop("UNLOCK TABLES").unwrap();
+    checks.until(0, "no lag", LIMIT, |h| h.up).unwrap();
     assert_eq!(lab.d1().address(Segment::Server).map(|a| a.octets()[2]), Some(80));
     checks.stop();
 }
 
-/// A week of checks at one per second is 604,800; with a login every five seconds it is 120,960 logins. Here as many
-/// as fit into a few seconds, by every level, and not one of them may leave a trace.
+/// A week of checks at one per second is 604,800; with a login every five seconds it is 120,960 logins. `LB_LONG` runs
+/// them all, else as many as fit into a few seconds, by every level: not one of them may leave a trace.
 #[test]
 fn checks_leave_no_trace_on_a_server_that_forgives_nothing() {
     let lab = lab();
@@ -287,8 +280,11 @@ fn checks_leave_no_trace_on_a_server_that_forgives_nothing() {
         None,
     )
     .unwrap();
-    wait_for("a thousand checks of each kind", Duration::from_secs(60), || {
-        Ok((0..6).all(|backend| checks.count(backend) >= 1000).then_some(()))
+    let (limit, all, logins) = at_length((60, 6_000, 2_000), (1500, 604_800, 120_960));
+    wait_for("all the checks", Duration::from_secs(limit), || {
+        let counts: Vec<u64> = (0..6).map(|backend| checks.count(backend)).collect();
+        let enough = counts.iter().all(|count| *count >= 1000) && counts[2] + counts[3] >= logins;
+        Ok((enough && counts.iter().sum::<u64>() >= all).then_some(()))
     })
     .unwrap();
     let counts: Vec<u64> = (0..6).map(|backend| checks.count(backend)).collect();

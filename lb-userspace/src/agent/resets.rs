@@ -28,16 +28,16 @@ const ROUNDS: u32 = 5;
 /// How long an end that does not believe a RST may take to say so.
 const ANSWERS: Duration = Duration::from_millis(50);
 
-/// Ends of one dead backend that are remembered until it is back.
+/// Conns of one dead backend that are remembered until it is back.
 const OWED: usize = 1 << 20;
 
 /// The means to tell; none when the kernel refuses them.
 #[derive(Debug)]
 pub(super) struct Resets {
     resetter: Option<Resetter>,
-    /// The ends at dead backends, by their ids. A host that was cut off has not heard what was told to it; when it is
+    /// The conns of dead backends, by their ids. A host that was cut off has not heard what was told to it; when it is
     /// back, it holds sessions that nobody else knows any more.
-    owed: Mutex<BTreeMap<u16, Vec<End>>>,
+    owed: Mutex<BTreeMap<u16, Vec<(Request, End)>>>,
 }
 
 impl Resets {
@@ -46,7 +46,7 @@ impl Resets {
         Self { resetter: Resetter::open().inspect_err(refused).ok(), owed: Mutex::default() }
     }
 
-    fn owed(&self) -> MutexGuard<'_, BTreeMap<u16, Vec<End>>> {
+    fn owed(&self) -> MutexGuard<'_, BTreeMap<u16, Vec<(Request, End)>>> {
         self.owed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -83,13 +83,7 @@ impl State {
     /// The entries of a dead backend's conns stay for a little while: the packet path answers what still comes.
     pub(super) fn reset_backend(&self, id: u16, cause: ResetCause) {
         if cause == ResetCause::Returned {
-            let ends = self.resets().owed().remove(&id).unwrap_or_default();
-            if let Some(resetter) = &self.resets().resetter
-                && !ends.is_empty()
-            {
-                let sent = resetter.reset(&ends);
-                info!(id, ends = ends.len(), refused = sent.refused, %cause, "reset its ends again");
-            }
+            self.reset_returned(id);
             return;
         }
         let rounds = if cause == ResetCause::Down { 1 } else { ROUNDS };
@@ -115,20 +109,12 @@ impl State {
         while let Some(slice) = tables.next_conns_of(id, &mut scan)? {
             let live: Vec<Ends> =
                 slice.into_iter().filter(|conn| !matches!(conn.state, TcpState::TimeWait | TcpState::Close)).collect();
-            if remove {
-                for conn in &live {
-                    let (own, other) = (tables.conns.get(&conn.forward)?, tables.conns.get(&conn.reverse)?);
-                    if let (Some(own), Some(other)) = (own, other) {
-                        let (forward_seen, reverse_seen) = (own.last_seen, other.last_seen);
-                        found.push(Request { key: conn.forward, forward_seen, reverse_seen });
-                    }
+            for conn in &live {
+                let (own, other) = (tables.conns.get(&conn.forward)?, tables.conns.get(&conn.reverse)?);
+                if let (Some(own), Some(other)) = (own, other) {
+                    let (forward_seen, reverse_seen) = (own.last_seen, other.last_seen);
+                    found.push((Request { key: conn.forward, forward_seen, reverse_seen }, ends(conn)[1]));
                 }
-            }
-            if !remove {
-                let mut owed = self.resets().owed();
-                let owed = owed.entry(id).or_default();
-                let room = OWED.saturating_sub(owed.len());
-                owed.extend(live.iter().map(|conn| ends(conn)[1]).take(room));
             }
             let ends: Vec<End> = live.iter().flat_map(ends).collect();
             told += ends.len();
@@ -138,14 +124,41 @@ impl State {
                 debug!(id, %error, "some RSTs were refused");
             }
         }
-        if remove && !found.is_empty() {
+        if !remove {
+            let mut owed = self.resets().owed();
+            let owed = owed.entry(id).or_default();
+            let room = OWED.saturating_sub(owed.len());
+            owed.extend(found.into_iter().take(room));
+        } else if !found.is_empty() {
             // Whoever did not believe the RST says something now; its conn stays, and the next round knows better.
             thread::sleep(ANSWERS);
-            for batch in found.chunks(retire::BATCH) {
-                self.datapath().retire(batch)?;
-            }
+            self.retire(found.iter().map(|(request, _)| *request))?;
         }
         Ok(told)
+    }
+
+    /// Takes those conns out of the tables that are as they were.
+    fn retire(&self, requests: impl Iterator<Item = Request>) -> anyhow::Result<()> {
+        let requests: Vec<Request> = requests.collect();
+        for batch in requests.chunks(retire::BATCH) {
+            self.datapath().retire(batch)?;
+        }
+        Ok(())
+    }
+
+    /// The backend lives again: what was said of its old conns shall be true there, too, and nothing of them shall count.
+    fn reset_returned(&self, id: u16) {
+        let owed = self.resets().owed().remove(&id).unwrap_or_default();
+        if owed.is_empty() {
+            return;
+        }
+        if let Err(error) = self.retire(owed.iter().map(|(request, _)| *request)) {
+            warn!(id, %error, "old conns of a backend that is back stay until they expire");
+        }
+        let ends: Vec<End> = owed.iter().map(|(_, end)| *end).collect();
+        let Some(resetter) = &self.resets().resetter else { return };
+        let sent = resetter.reset(&ends);
+        info!(id, ends = ends.len(), refused = sent.refused, "it is back: reset its old ends again");
     }
 }
 

@@ -11,9 +11,8 @@ const SHORTEST: usize = 4;
 /// Whether a key is one that people give passwords to.
 fn is_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
-    key == "pw"
-        || key.ends_with("_pw")
-        || ["passw", "passphrase", "pwd", "secret"].iter().any(|part| key.contains(part))
+    let last = key.rsplit(['_', '-']).next().unwrap_or_default();
+    ["pw", "pass"].contains(&last) || ["passw", "passphrase", "pwd", "secret"].iter().any(|part| key.contains(part))
 }
 
 /// The values of all such keys, without their quotes. Paths of files are none. Works on text that is no TOML, too, and
@@ -116,6 +115,7 @@ mod tests {
             ("password='geheim'\nuser = 'x'", &["geheim"]),
             ("check = { user = \"a\", passwd = \"ge\\\"heim\" }", &["ge\\\"heim"]),
             ("pw = geheim", &["geheim"]),
+            ("auth_pass 1111\npass = geheim", &["geheim"]),
             ("Password: geheim # x\r\nuser = 1", &["geheim # x"]),
             ("secret = \"\"\"ge\nheim\"\"\"", &["ge\nheim"]),
             ("db_pw = \"not closed\nuser = 1", &["not closed"]),

@@ -84,7 +84,7 @@ impl fmt::Display for Fault {
             Self::Closed(phase) => write!(f, "connection closed by the server during {phase}"),
             Self::Timeout(Phase::Connect) => f.write_str("no answer to the TCP handshake"),
             Self::Timeout(Phase::Greeting) => f.write_str("wedged: accepts TCP, does not greet"),
-            Self::Timeout(phase) => write!(f, "no answer in time: {phase}"),
+            Self::Timeout(phase) => write!(f, "wedged: no answer in time during {phase}"),
             Self::Garbage { phase, what } => write!(f, "not MySQL's protocol during {phase}: {what}"),
             Self::Tls(why) => write!(f, "no TLS: {why}"),
             Self::Server { code: 1047, text } => write!(f, "not ready (Galera?): ERROR 1047: {text}"),

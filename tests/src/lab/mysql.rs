@@ -33,6 +33,8 @@ const FILES: &str = "srv";
 pub struct Mysql {
     host: Host,
     address: Ipv4Addr,
+    root: PathBuf,
+    extra: Vec<String>,
     process: Process,
 }
 
@@ -45,11 +47,22 @@ impl Mysql {
     pub fn start(host: &Host, address: Ipv4Addr, extra: &[&str]) -> Result<Self> {
         let (root, data) = ensure()?;
         run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(&data).arg(host.directory().join("mysql")))?;
+        // The server's identity: it gives itself a new one.
+        let identity = host.directory().join("mysql/auto.cnf");
+        fs::remove_file(&identity).with_context(|| format!("remove {}", identity.display()))?;
+        let extra: Vec<String> = extra.iter().map(|&argument| argument.to_owned()).collect();
+        let process = Self::launch(host, address, &root, &extra)?;
+        let mut mysql = Self { host: host.clone(), address, root, extra, process };
+        mysql.wait_until_ready()?;
+        Ok(mysql)
+    }
+
+    fn launch(host: &Host, address: Ipv4Addr, root: &Path, extra: &[String]) -> Result<Process> {
         let names = known_names(host)?;
         let files = Files::default()
             .bind(host.directory(), &root.join(FILES))?
             .bind(&names, &root.join("etc/hosts"))?
-            .root(&root)?;
+            .root(root)?;
         let mut command = Command::new("/usr/sbin/mysqld");
         command.args(["--no-defaults", "--user=root", "--mysqlx=OFF", "--skip-log-bin"]);
         command.args([
@@ -65,19 +78,44 @@ impl Mysql {
         command.arg(format!("--bind-address={address}"));
         command.arg(format!("--port={}", addr::MYSQL_PORT));
         command.args(extra);
-        let process = host.spawn_as("mysqld", command, None, Some(files))?;
-        let mut mysql = Self { host: host.clone(), address, process };
-        let ready = wait_for(&format!("{}: mysqld's answer", host.name()), START_LIMIT, || {
-            if let Some(status) = mysql.process.try_wait()? {
+        host.spawn_as("mysqld", command, None, Some(files))
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
+        let what = format!("{}: mysqld's answer", self.host.name());
+        let ready = wait_for(&what, START_LIMIT, || {
+            if let Some(status) = self.process.try_wait()? {
                 bail!("mysqld ended with {status}");
             }
-            Ok(mysql.sql("SELECT 1").is_ok().then_some(()))
+            Ok(self.sql("SELECT 1").is_ok().then_some(()))
         });
-        if let Err(error) = ready {
-            let log = super::process::tail(&host.directory().join("mysql.err"), 20);
-            return Err(error.context(format!("{log}\n{}", mysql.process.log_tail(10))));
-        }
-        Ok(mysql)
+        ready.map_err(|error| {
+            let log = super::process::tail(&self.host.directory().join("mysql.err"), 20);
+            error.context(format!("{log}\n{}", self.process.log_tail(10)))
+        })
+    }
+
+    /// Ends mysqld, in order or with SIGKILL, and starts it again when [`Mysql::start_again`] is called.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub fn end(&mut self, kill: bool) -> Result<()> {
+        let ended = if kill { self.process.kill9() } else { self.process.terminate(START_LIMIT) };
+        ended.map(drop)
+    }
+
+    /// Starts it with the data it had.
+    ///
+    /// # Errors
+    /// When it does not answer in time; the message holds its log.
+    pub fn start_again(&mut self) -> Result<()> {
+        self.process = Self::launch(&self.host, self.address, &self.root, &self.extra)?;
+        self.wait_until_ready()
+    }
+
+    /// The unix socket.
+    pub fn socket(&self) -> PathBuf {
+        self.host.directory().join("mysql.sock")
     }
 
     /// Address of the server; it listens on port 3306 of it.

@@ -7,10 +7,10 @@ use tokio::{
     net::TcpStream,
     time::{Instant, timeout},
 };
-use tokio_rustls::client::TlsStream;
+use tokio_rustls::{Connect, client::TlsStream};
 
 use super::{
-    tcp::{fault, reset},
+    tcp::{fault, reset, reset_when_dropped},
     tls::Tlsing,
 };
 use crate::health::{
@@ -23,8 +23,10 @@ const GOODBYE: Duration = Duration::from_secs(1);
 
 enum Stream {
     Plain(TcpStream),
+    /// The handshake runs; the next check goes on with it.
+    Handshake(Box<Connect<TcpStream>>),
     Tls(Box<TlsStream<TcpStream>>),
-    /// A TLS handshake that was cut off took the socket with it.
+    /// A handshake that failed took the socket with it.
     Gone,
 }
 
@@ -62,8 +64,8 @@ impl Live {
     /// True while the server may still be about to let us in: then giving up would count against us there.
     pub(super) fn is_logging_in(&self) -> bool {
         !matches!(self.stream, Stream::Gone)
-            && matches!(self.session.phase(), Phase::Greeting | Phase::Login)
-            && self.session.wants() == Wants::Input
+            && matches!(self.session.phase(), Phase::Greeting | Phase::Tls | Phase::Login)
+            && matches!(self.session.wants(), Wants::Input | Wants::Tls)
     }
 
     /// Goes on until the server lets us in.
@@ -104,11 +106,18 @@ impl Live {
                 self.session.receive(bytes)
             }
             Wants::Tls => {
-                let Stream::Plain(plain) = std::mem::replace(&mut self.stream, Stream::Gone) else {
+                if let Stream::Plain(_) = &self.stream
+                    && let Stream::Plain(plain) = std::mem::replace(&mut self.stream, Stream::Gone)
+                {
+                    self.stream = Stream::Handshake(Box::new(tls.connect(plain)));
+                }
+                let Stream::Handshake(handshake) = &mut self.stream else {
                     return Err(Outcome::Fail(Fault::Closed(phase)));
                 };
-                let stream = tls.connect(plain).await.map_err(|error| tls_fault(&error))?;
-                self.stream = Stream::Tls(Box::new(stream));
+                // Cut off here, it stays where it is.
+                let made = handshake.await;
+                self.stream = Stream::Gone;
+                self.stream = Stream::Tls(Box::new(made.map_err(|error| tls_fault(&error))?));
                 self.session.tls_ready()?;
                 Ok(None)
             }
@@ -145,6 +154,11 @@ impl Live {
     pub(super) fn reset(self) {
         match self.stream {
             Stream::Plain(stream) => reset(stream),
+            Stream::Handshake(handshake) => {
+                if let Some(stream) = handshake.get_ref() {
+                    reset_when_dropped(stream);
+                }
+            }
             Stream::Tls(stream) => reset(stream.into_inner().0),
             Stream::Gone => {}
         }
@@ -164,7 +178,7 @@ impl Stream {
         match self {
             Self::Plain(stream) => Ok(stream),
             Self::Tls(stream) => Ok(stream),
-            Self::Gone => Err(io::ErrorKind::UnexpectedEof.into()),
+            Self::Handshake(_) | Self::Gone => Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }
 

@@ -31,8 +31,13 @@ pub(super) async fn knock(address: SocketAddrV4) -> Result<(), Outcome> {
 /// Ends a connection with a RST. A server that never read from it then does not count an error against this host:
 /// it cannot even ask whose connection it was.
 pub(super) fn reset(stream: TcpStream) {
-    linger(&stream, true);
+    reset_when_dropped(&stream);
     drop(stream);
+}
+
+/// The connection will end with a RST, whoever closes it.
+pub(super) fn reset_when_dropped(stream: &TcpStream) {
+    linger(stream, true);
 }
 
 /// Chooses between RST and FIN for the end of a socket.

@@ -3,7 +3,7 @@
 //! Without verification the certificate is not even parsed: the auto-made ones of MySQL and of how-tos are X.509 v1,
 //! or name nobody, and a signature of an unknown key proves nothing. MySQL's `--ssl-mode=REQUIRED` does the same.
 
-use std::{io, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
@@ -15,7 +15,7 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
 };
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_rustls::{Connect, TlsConnector};
 
 use crate::health::plan::{Plan, Tls};
 
@@ -52,9 +52,9 @@ impl Tlsing {
         Ok(Self { connector: TlsConnector::from(Arc::new(config)), name })
     }
 
-    /// Makes the handshake.
-    pub(super) async fn connect(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        self.connector.connect(self.name.clone(), stream).await
+    /// Begins the handshake.
+    pub(super) fn connect(&self, stream: TcpStream) -> Connect<TcpStream> {
+        self.connector.connect(self.name.clone(), stream)
     }
 }
 
