@@ -34,3 +34,4 @@ pub use replication::Replication;
 pub use status::{Difference, PeerStatus, State, Status};
 pub use thread::{Happened, Listener, Path, Running, StartError, Table, Tell};
 pub use time::Tenths;
+pub use wire::fuzz;

@@ -4,6 +4,7 @@
 //! this project's own; what it learns from others is in the design notes of `sync`.
 
 mod bytes;
+mod fuzz;
 mod greeting;
 mod header;
 mod item;
@@ -12,6 +13,7 @@ mod record;
 mod tests;
 
 pub(super) use bytes::Writer;
+pub use fuzz::fuzz;
 pub(super) use greeting::{GREETING, Greeting, STATES};
 pub(super) use header::{Foreign, HEADER, Header, Kind};
 pub(super) use item::{Ack, Beat, Item, Items, Mark, Missing, write};

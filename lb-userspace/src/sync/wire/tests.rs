@@ -296,3 +296,48 @@ proptest! {
         }
     }
 }
+
+/// Frames for the fuzzer to begin with: one of each item, and the usual damage.
+fn seeds() -> Vec<(String, Vec<u8>)> {
+    let all = all_items();
+    let mut seeds = vec![("empty".to_owned(), Vec::new()), ("all".to_owned(), all.clone())];
+    seeds.push(("cut".to_owned(), all[..all.len() - 3].to_vec()));
+    let mut later = all.clone();
+    later[0] = 200;
+    seeds.push(("unknown-item".to_owned(), later));
+    let mut long = all.clone();
+    long[1] = 0xff;
+    seeds.push(("longer-than-the-frame".to_owned(), long));
+    let header = Header { kind: Kind::Session, node: 1, key: 2, insecure: false, session: 3, number: 4 };
+    let mut frame = Vec::new();
+    header.write(&mut Writer::new(&mut frame, 2000));
+    frame.extend_from_slice(&all);
+    seeds.push(("frame".to_owned(), frame));
+    seeds
+}
+
+/// `BLESS=1` writes the seeds anew; findings of the fuzzer are added by hand.
+#[test]
+fn the_corpus_of_the_fuzzer_and_its_neighbours_are_decoded_without_panic() {
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/corpus/sync");
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::create_dir_all(&directory).unwrap();
+        for (name, bytes) in seeds() {
+            std::fs::write(directory.join(name), bytes).unwrap();
+        }
+    }
+    let files: Vec<_> = std::fs::read_dir(&directory).expect("the corpus").map(|entry| entry.unwrap().path()).collect();
+    assert!(files.len() >= seeds().len(), "seeds are missing: BLESS=1 writes them");
+    for file in files {
+        let bytes = std::fs::read(&file).unwrap();
+        fuzz(&bytes);
+        for at in 0..bytes.len() {
+            for value in [0, 1, 0x7f, 0xff, bytes[at] ^ 1, bytes[at] ^ 0x80] {
+                let mut changed = bytes.clone();
+                changed[at] = value;
+                fuzz(&changed);
+            }
+            fuzz(&bytes[..at]);
+        }
+    }
+}
