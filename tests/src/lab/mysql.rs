@@ -67,7 +67,8 @@ impl Mysql {
         command.args(["--no-defaults", "--user=root", "--mysqlx=OFF", "--skip-log-bin"]);
         command.args([
             "--innodb-buffer-pool-size=32M",
-            "--innodb-flush-log-at-trx-commit=0",
+            // What is committed survives a kill -9 of the server.
+            "--innodb-flush-log-at-trx-commit=2",
             "--innodb-doublewrite=OFF",
         ]);
         command.args(["--innodb-use-native-aio=0", "--table-open-cache=200"]);
