@@ -31,11 +31,11 @@ byte_enum! {
 }
 
 byte_enum! {
-    /// Who created a conn.
+    /// Who told of a conn.
     pub enum Origin {
         /// This director's packet path.
         Local = 0 => "local",
-        /// The peer; it came by connection sync.
+        /// The peer, by connection sync; of a conn that both have seen, the peer was the last to tell.
         Peer = 1 => "peer",
     }
 }

@@ -1,7 +1,7 @@
 //! A packet whose conn is known: record it, rewrite it, send it on.
 
 use lb_common::{
-    conn::{Conn, Direction},
+    conn::{Conn, Direction, Origin},
     control::Control,
     counter::Counter,
     parse::Tcp,
@@ -67,11 +67,11 @@ fn touch(packet: &Tcp, conn: &mut Conn) {
     learn(packet, conn);
 }
 
-/// Lets the first packet of an entry without a next hop say how far its sender has come. The entry came from the other
-/// director, and its sender may have sent more since than a window allows.
+/// Lets the first packet of an entry that the other director told of say how far its sender has come: it may have sent
+/// more since than a window allows. Such an entry has no next hop yet.
 #[inline(always)]
 pub(crate) fn catch_up(packet: &Tcp, conn: &mut Conn) {
-    if conn.hop_gen != 0 || packet.flags & flag::RST != 0 {
+    if conn.hop_gen != 0 || conn.origin != Origin::Peer || packet.flags & flag::RST != 0 {
         return;
     }
     conn.seq = seq::UNKNOWN;

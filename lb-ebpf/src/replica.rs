@@ -258,6 +258,7 @@ fn advance(entry: &mut Conn, last: u32, ack: u32, seq: u32) {
     }
     entry.last_seen = last;
     entry.hop_gen = 0;
+    entry.origin = Origin::Peer;
     if ack != seq::UNKNOWN {
         entry.ack = ack;
     }

@@ -158,7 +158,7 @@ fn services_that_share_a_backend_get_ports_of_their_own() {
 
 #[test]
 fn a_lost_event_is_counted() {
-    // 4096 bytes hold 73 records of 48 bytes and their headers of 8.
+    // 4096 bytes hold 56 records of 64 bytes and their headers of 8.
     let sizes = Sizes { events: 4096, ..Sizes::default() };
     on_both(sizes, &Site::mysql(), |bench| {
         let hook = bench.hook();
@@ -170,8 +170,8 @@ fn a_lost_event_is_counted() {
             assert_eq!(bench.run(Port::Ext, &fin.build()).unwrap().packet, flow.translated(&fin).build(), "{hook}");
         }
         let counters = bench.tables.counters().unwrap();
-        assert_eq!(bench.tables.events().unwrap().len(), 73, "{hook}");
-        assert_eq!(counters[&EventLost], 7, "{hook}");
+        assert_eq!(bench.tables.events().unwrap().len(), 56, "{hook}");
+        assert_eq!(counters[&EventLost], 24, "{hook}");
     });
 }
 
@@ -180,7 +180,7 @@ fn a_stranger_cannot_fill_the_event_ring() {
     on_both(Sizes::default(), &Site::mysql(), |bench| {
         let hook = bench.hook();
         let stray = nth(0).client().ack(1).build();
-        let runs = lb_common::abi::EVENTS_BYTES / 56;
+        let runs = lb_common::abi::EVENTS_BYTES / 72;
         bench.repeat(Port::Ext, &stray, runs).unwrap();
         assert_eq!(bench.tables.counters().unwrap()[&NoConn], u64::from(runs), "{hook}");
         let flow = nth(1).answered();

@@ -246,6 +246,8 @@ impl Case {
             client_port: 0,
             forward_ack: 0,
             reverse_ack: 0,
+            forward_seq: 0,
+            reverse_seq: 0,
             backend: 0,
             reason: reason as u8,
             forward_seen: 0,

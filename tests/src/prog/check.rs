@@ -224,13 +224,19 @@ fn check_stats(before: &Snapshot, after: &Snapshot, step: &Step) -> Result<()> {
     Ok(())
 }
 
+/// In jiffies. No conn of a test is older, and a stamp that was forgotten is farther away.
+const OLDEST: u32 = 1_000_000;
+
 fn check_events(bench: &mut Bench, step: &Step, started: u32) -> Result<()> {
     let mut events = bench.tables.events()?;
     let now = bench.jiffies()?;
     for event in &mut events {
         let within = (event.jiffies as u32).wrapping_sub(started) <= now.wrapping_sub(started);
         ensure!(within, "the event's time {} is not that of the run ({started} to {now})", event.jiffies as u32);
-        event.jiffies = 0;
+        // A conn that the test brought was born before the run, one that the packets opened during it.
+        let born = if event.backend_port == 0 { event.created == 0 } else { now.wrapping_sub(event.created) < OLDEST };
+        ensure!(born, "the event's conn was created at {}, and now is {now}", event.created);
+        (event.jiffies, event.created) = (0, 0);
     }
     let lines = |events: &[Event]| events.iter().fold(String::new(), |text, event| format!("{text}\n      {event:?}"));
     ensure!(events == step.events, "events: expected {}\n   found {}", lines(&step.events), lines(&events));
