@@ -75,6 +75,15 @@ impl Pair {
         Ok(Self { watch, _servers: Vec::new(), lab, daemons: [Daemon::Agent; 2], agent, vrrp })
     }
 
+    /// Lets the agents, which do not run yet, tell each other of their conns.
+    ///
+    /// # Errors
+    /// When the key cannot be made.
+    pub fn synced(mut self) -> Result<Self> {
+        self.agent = self.agent.sync(self.lab.sync_options()?);
+        Ok(self)
+    }
+
     /// Builds the lab and starts both, d1 first; d1 is Active then.
     ///
     /// # Errors

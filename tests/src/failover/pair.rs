@@ -44,7 +44,11 @@ pub(super) struct Pair {
 impl Pair {
     /// Builds the lab and starts both directors, d1 first.
     pub(super) fn up(contender: Contender, timing: Timing) -> Result<Self> {
-        let pair = checks::Pair::up([contender.daemon(); 2], timing.vrrp())?;
+        let pair = checks::Pair::new([contender.daemon(); 2], timing.vrrp())?;
+        let pair = if contender == Contender::Lb { pair.synced()? } else { pair };
+        pair.start(0)?;
+        pair.gets(0)?;
+        pair.start(1)?;
         Ok(Self { contender, timing, pair })
     }
 }
