@@ -111,6 +111,17 @@ fn conns(director: &Director) -> Vec<(String, String, String)> {
     all
 }
 
+/// The director that said it: the fifth and sixth byte of its header.
+fn node(frame: &[u8]) -> &[u8] {
+    &frame[4..6]
+}
+
+/// Frames of a session, of both directors.
+fn are_of_both(frames: &[Vec<u8>]) -> bool {
+    let mut said = frames.iter().filter(|frame| !is_greeting(frame)).map(|frame| node(frame));
+    said.next().is_some_and(|first| said.any(|other| other != first))
+}
+
 /// By the fourth byte of its header.
 fn is_greeting(frame: &[u8]) -> bool {
     frame.get(3) == Some(&1)
@@ -128,15 +139,16 @@ fn whoever_is_on_the_sync_path_without_the_key_changes_nothing_and_is_counted() 
     let lab = &scene.pair.lab;
     let intruder = Intruder::enter(lab).unwrap();
     // An older session of d2: its agent ends, and another one begins with another epoch.
-    let older = intruder.record(|heard| heard.len() >= 20);
+    let older = intruder.record(|heard| heard.len() >= 20 && are_of_both(heard));
     scene.pair.stop(1).unwrap();
     scene.pair.start(1).unwrap();
     let mut sessions = Sessions::open(lab, 20).unwrap();
     scene.becomes_safe().unwrap();
-    let heard = intruder.record(|heard| heard.len() >= 100);
-    // The handshake of the new session is among it. (A greeting is longer than a heartbeat.)
+    let heard = intruder.record(|heard| heard.len() >= 100 && are_of_both(heard));
+    // Of each director one, so that either is told what the other one did not say.
     let longest = heard.iter().max_by_key(|frame| frame.len()).unwrap().clone();
-    let latest = heard.last().unwrap().clone();
+    let of_other = |frame: &&Vec<u8>| !is_greeting(frame) && node(frame) != node(&longest);
+    let latest = heard.iter().rfind(of_other).expect("a frame of the other director").clone();
 
     let settled: Vec<_> = lab.directors().iter().map(|director| director.peer().unwrap()).collect();
     let tables: Vec<_> = lab.directors().iter().map(conns).collect();

@@ -86,7 +86,7 @@ impl Handler for State {
     }
 
     fn peer(&self) -> Reply<'_, SyncView> {
-        Box::pin(async move { block_in_place(|| Ok(self.sync()?.view(self.config(), self.is_in_fault()))) })
+        Box::pin(async move { Ok(self.sync()?.asked(self.config(), self.is_in_fault()).await) })
     }
 
     fn diff(&self, limit: u64) -> Reply<'_, Vec<DiffView>> {
@@ -157,7 +157,7 @@ impl State {
             warnings,
             checks: self.checks_now(&self.left()?),
             vrrp: self.pair().and_then(|pair| pair.view(config)),
-            sync: self.sync().ok().map(|sync| sync.view(config, self.is_in_fault())),
+            sync: self.sync().ok().map(|sync| sync.view(config, self.is_in_fault(), None)),
         })
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::{
     control::protocol::SafetyView,
     ha::GateState,
-    sync::{self, PeerStatus, State, Status},
+    sync::{self, State, Status},
 };
 
 /// Changes that wait for longer do not just wait for others to travel with.
@@ -26,32 +26,39 @@ pub(super) fn gate(status: &Status, trouble: Option<&str>, bound: Duration) -> G
     GateState::Closed { reason: reason.into(), bound }
 }
 
+/// Neither director may be taken down.
+pub(super) const fn unsafe_now(answer: String) -> SafetyView {
+    SafetyView { this: false, peer: false, answer }
+}
+
 /// Whether this director, and the peer, may be taken down without losing an open session.
 pub(super) fn safety(status: &Status, fault: bool, own: &str, peer_name: &str, trouble: Option<&str>) -> SafetyView {
-    let no = |answer: String| SafetyView { this: false, peer: false, answer };
     let only_peer = |answer: String| SafetyView { this: false, peer: true, answer };
     let Some(peer) = &status.peer else {
         let why = trouble.map_or_else(String::new, |trouble| format!(" ({trouble})"));
-        return no(format!(
+        return unsafe_now(format!(
             "{own} does not hear its peer on the sync path{why}: no director is known to have the other one's conns"
         ));
     };
     let rejected = status.counters.all_rejected();
     match status.state {
-        State::NoPeer | State::Hello => return no(format!("the session with {peer_name} is being opened")),
+        State::NoPeer | State::Hello => return unsafe_now(format!("the session with {peer_name} is being opened")),
         State::Bulk { done, total } => {
-            return no(format!("{own} and {peer_name} are still telling each other their conns: {done} of {total}"));
+            return unsafe_now(format!(
+                "{own} and {peer_name} are still telling each other their conns: {done} of {total}"
+            ));
         }
-        State::Diverged => return no(format!("the conns of {own} and {peer_name} differ: see `lbctl diff`")),
+        State::Diverged => return unsafe_now(format!("the conns of {own} and {peer_name} differ: see `lbctl diff`")),
         State::Equal => {}
     }
     if status.lag > LAG {
-        return no(format!(
+        return unsafe_now(format!(
             "changes have waited for {:.1?} to reach {peer_name}: the sync path does not keep up",
             status.lag
         ));
     }
-    if refuses(peer) {
+    // It lacks conns of ours that it was sent.
+    if peer.refused > 0 {
         return SafetyView {
             this: false,
             peer: rejected == 0,
@@ -62,7 +69,7 @@ pub(super) fn safety(status: &Status, fault: bool, own: &str, peer_name: &str, t
         };
     }
     match (fault, peer.beat.role) {
-        (true, sync::Role::Fault) => no("both directors are in Fault".to_owned()),
+        (true, sync::Role::Fault) => unsafe_now("both directors are in Fault".to_owned()),
         (true, _) => {
             SafetyView { this: true, peer: false, answer: format!("{own} is in Fault and could not take over") }
         }
@@ -79,17 +86,12 @@ pub(super) fn safety(status: &Status, fault: bool, own: &str, peer_name: &str, t
     }
 }
 
-/// It lacks conns of ours that it was sent.
-const fn refuses(peer: &PeerStatus) -> bool {
-    peer.refused > 0
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::sync::{Beat, Counters};
+    use crate::sync::{Beat, Counters, PeerStatus};
 
     const BOUND: Duration = Duration::from_secs(30);
 

@@ -28,10 +28,11 @@ use tracing::warn;
 
 use crate::{
     config::{self, Config, Director},
+    control::protocol::SyncView,
     datapath::Datapath,
     failover::{Inputs, Witness},
     ha::{self, GateState, HeartbeatTiming},
-    sync::{Happened, Input, Running, Stalled},
+    sync::{Happened, Input, Running, Stalled, State},
 };
 
 pub use table::ConnTable;
@@ -43,6 +44,8 @@ const EVENTS: usize = 256;
 const LOOK: Duration = Duration::from_millis(100);
 /// How long a hand-over waits for the peer to have everything: a retransmission or ten.
 const DRAIN: Duration = Duration::from_secs(1);
+/// How long an operator's question waits until the peer has what is known at that moment.
+const ASK: Duration = Duration::from_millis(250);
 /// How long the last word of a stopping agent may take.
 const LAST: Duration = Duration::from_millis(200);
 
@@ -155,6 +158,17 @@ impl ConnSync {
     /// Why it does not.
     pub(super) async fn drain(&self) -> Result<(), String> {
         self.drain_within(DRAIN).await
+    }
+
+    /// The sync at a glance, of this very moment: what the packet path has told by now has reached the peer, or the
+    /// answer says that it has not.
+    pub(super) async fn asked(&self, config: &Config, fault: bool) -> SyncView {
+        let late = match tokio::task::block_in_place(|| self.running.status()).state {
+            State::Equal => self.drain_within(ASK).await.err(),
+            // What is missing is known.
+            _ => None,
+        };
+        tokio::task::block_in_place(|| self.view(config, fault, late.as_deref()))
     }
 
     async fn drain_within(&self, within: Duration) -> Result<(), String> {

@@ -10,8 +10,9 @@ use crate::{
 };
 
 impl ConnSync {
-    /// The sync at a glance; `fault`: this director must not be Active.
-    pub(in crate::agent) fn view(&self, config: &Config, fault: bool) -> SyncView {
+    /// The sync at a glance; `fault`: this director must not be Active; `late`: why the peer does not have the latest
+    /// changes.
+    pub(in crate::agent) fn view(&self, config: &Config, fault: bool, late: Option<&str>) -> SyncView {
         let (status, trouble) = (self.running.status(), self.running.trouble());
         let peer = status.peer.as_ref().map(|peer| peer_view(config, peer));
         let name = peer.as_ref().and_then(|peer| peer.name.clone()).unwrap_or_else(|| "the peer".to_owned());
@@ -24,7 +25,12 @@ impl ConnSync {
                 State::Bulk { done, total } => Some([done, total]),
                 _ => None,
             },
-            safe: gate::safety(&status, fault, &self.node, &name, trouble.as_deref()),
+            safe: match late {
+                Some(why) if status.state == State::Equal => {
+                    gate::unsafe_now(format!("what {} knows at this moment has not reached {name}: {why}", self.node))
+                }
+                _ => gate::safety(&status, fault, &self.node, &name, trouble.as_deref()),
+            },
             trouble,
             conns: status.conns as u64,
             ends: status.ends as u64,

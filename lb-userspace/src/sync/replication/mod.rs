@@ -296,7 +296,9 @@ impl Replication {
             self.actions.push_back(Todo::Drained(Err(Stalled::NoPeer)));
             return;
         }
-        self.drain = Some(Drain { until: self.now + within, mark: None });
+        // Who waits for longer is not told earlier that it failed.
+        let until = self.drain.map_or(self.now, |drain| drain.until).max(self.now + within);
+        self.drain = Some(Drain { until, mark: None });
         self.due.flush_now = true;
         self.due.beat_now = true;
     }
