@@ -15,5 +15,6 @@ pub mod ha;
 pub mod health;
 mod netlink;
 pub mod reset;
+mod socket;
 pub mod sync;
 pub mod vrrp;

@@ -7,13 +7,21 @@
 use std::{
     io,
     net::Ipv4Addr,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
-use crate::vrrp::packet::{GROUP, PROTOCOL};
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, setsockopt, socket, sockopt};
+
+use crate::{
+    socket::{self, GroupInterface, Membership, group},
+    vrrp::packet::{GROUP, PROTOCOL},
+};
+
+/// No socket outlives an exec or waits.
+const FLAGS: SockFlag = SockFlag::SOCK_CLOEXEC.union(SockFlag::SOCK_NONBLOCK);
 
 /// Room for some hundred adverts: what arrives while the thread sleeps shorter than an election takes.
-const RECEIVE_BUFFER: libc::c_int = 64 << 10;
+const RECEIVE_BUFFER: usize = 64 << 10;
 
 /// A classic BPF program (socket(7), `SO_ATTACH_FILTER`).
 type Filter<const N: usize> = [libc::sock_filter; N];
@@ -48,11 +56,11 @@ impl AdvertSocket {
     /// Opens the sockets on an interface. `above` is the device of a virtual MAC; `join` the group, unless everything is
     /// unicast.
     pub(super) fn open(ifindex: u32, above: Option<u32>, join: bool) -> io::Result<Self> {
-        let incoming = packet_socket(libc::SOCK_DGRAM, ifindex, libc::ETH_P_IP as u16, &ONLY_VRRP)?;
-        set(&incoming, libc::SOL_SOCKET, libc::SO_RCVBUF, &RECEIVE_BUFFER)?;
+        let incoming = packet_socket(SockType::Datagram, ifindex, libc::ETH_P_IP as u16, &ONLY_VRRP)?;
+        setsockopt(&incoming, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
         let outgoing = raw_socket(ifindex)?;
         if join {
-            set(&outgoing, libc::IPPROTO_IP, libc::IP_ADD_MEMBERSHIP, &group(ifindex))?;
+            setsockopt(&outgoing, Membership, &group(GROUP, ifindex))?;
         }
         let disguised = above.map(raw_socket).transpose()?;
         Ok(Self { incoming, outgoing, disguised })
@@ -100,23 +108,12 @@ impl AdvertSocket {
     }
 }
 
-/// A socket that sends VRRP packets with their IP header, and to the group by this interface.
+/// A socket that sends packets with their IP header, to the group by this interface. It receives nothing (raw(7)).
 fn raw_socket(ifindex: u32) -> io::Result<OwnedFd> {
-    let fd = socket(libc::AF_INET, libc::SOCK_RAW, libc::c_int::from(PROTOCOL))?;
-    // The other socket receives.
-    attach(&fd, &NOTHING)?;
-    set(&fd, libc::IPPROTO_IP, libc::IP_HDRINCL, &1)?;
-    set(&fd, libc::IPPROTO_IP, libc::IP_MULTICAST_LOOP, &0)?;
-    set(&fd, libc::IPPROTO_IP, libc::IP_MULTICAST_IF, &group(ifindex))?;
+    let fd = socket(AddressFamily::Inet, SockType::Raw, FLAGS, Some(SockProtocol::Raw))?;
+    setsockopt(&fd, sockopt::IpMulticastLoop, &false)?;
+    setsockopt(&fd, GroupInterface, &group(GROUP, ifindex))?;
     Ok(fd)
-}
-
-fn group(ifindex: u32) -> libc::ip_mreqn {
-    libc::ip_mreqn {
-        imr_multiaddr: address(GROUP),
-        imr_address: address(Ipv4Addr::UNSPECIFIED),
-        imr_ifindex: ifindex.cast_signed(),
-    }
 }
 
 fn send(fd: &OwnedFd, packet: &[u8], to: &libc::sockaddr_in) -> io::Result<()> {
@@ -149,13 +146,13 @@ pub(super) fn is_whole(packet: &[u8]) -> bool {
 
 /// A packet socket bound to an interface. `protocol` 0 receives nothing.
 pub(super) fn packet_socket<const N: usize>(
-    kind: libc::c_int,
+    kind: SockType,
     ifindex: u32,
     protocol: u16,
     filter: &Filter<N>,
 ) -> io::Result<OwnedFd> {
     // No protocol yet: nothing may arrive before the filter is in place.
-    let fd = socket(libc::AF_PACKET, kind, 0)?;
+    let fd = socket(AddressFamily::Packet, kind, FLAGS, None)?;
     attach(&fd, filter)?;
     let to = link_address(ifindex, protocol, [0; 6]);
     // SAFETY: the address is valid for its length.
@@ -167,7 +164,7 @@ pub(super) fn packet_socket<const N: usize>(
 
 /// A packet socket that only sends.
 pub(super) fn sending_socket(ifindex: u32) -> io::Result<OwnedFd> {
-    packet_socket(libc::SOCK_RAW, ifindex, 0, &NOTHING)
+    packet_socket(SockType::Raw, ifindex, 0, &NOTHING)
 }
 
 fn link_address(ifindex: u32, protocol: u16, to: [u8; 6]) -> libc::sockaddr_ll {
@@ -187,34 +184,10 @@ fn address(ip: Ipv4Addr) -> libc::in_addr {
     libc::in_addr { s_addr: u32::from_ne_bytes(ip.octets()) }
 }
 
-fn socket(domain: libc::c_int, kind: libc::c_int, protocol: libc::c_int) -> io::Result<OwnedFd> {
-    // SAFETY: no pointers.
-    let fd = unsafe { libc::socket(domain, kind | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, protocol) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
 fn attach<const N: usize>(fd: &OwnedFd, filter: &Filter<N>) -> io::Result<()> {
-    // The kernel only reads the instructions.
+    // The kernel only reads the instructions, and keeps a copy.
     let program = libc::sock_fprog { len: N as libc::c_ushort, filter: filter.as_ptr().cast_mut() };
-    set(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
-}
-
-fn set<T>(fd: &OwnedFd, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
-    // SAFETY: the value is valid for its size; what it points to, if anything, outlives the call.
-    let done = unsafe {
-        libc::setsockopt(
-            fd.as_raw_fd(),
-            level,
-            name,
-            std::ptr::from_ref(value).cast(),
-            size_of::<T>() as libc::socklen_t,
-        )
-    };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    Ok(setsockopt(fd, socket::Filter, &program)?)
 }
 
 #[cfg(test)]

@@ -6,11 +6,12 @@
 use std::{
     io,
     mem::MaybeUninit,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    os::fd::{AsRawFd, OwnedFd},
     ptr,
 };
 
 use lb_common::addr::Ipv4;
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 
 use super::segment::{LEN, Segment};
 
@@ -38,13 +39,8 @@ pub(super) struct RawSocket(OwnedFd);
 impl RawSocket {
     pub(super) fn open() -> io::Result<Self> {
         // Protocol RAW: the header is included, and nothing is ever received.
-        // SAFETY: the call takes numbers only.
-        let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::IPPROTO_RAW) };
-        if socket < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: it was just opened and belongs to nobody else.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(socket) }))
+        let raw = Some(SockProtocol::Raw);
+        Ok(Self(socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, raw)?))
     }
 
     /// Sends the first of `segments`, as many as the kernel takes; an error is about the very first one.

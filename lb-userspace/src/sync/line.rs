@@ -6,11 +6,15 @@
 use std::{
     io,
     net::{Ipv4Addr, SocketAddrV4, UdpSocket},
-    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt};
+
+use crate::socket::{GroupInterface, Membership, MtuDiscover, group};
+
 /// Room for what arrives while the thread is busy: some thousand frames of a bulk.
-const BUFFER: libc::c_int = 8 << 20;
+const BUFFER: usize = 8 << 20;
 /// Headers of IPv4 and UDP.
 const HEADERS: usize = 28;
 /// The longest frame that is ever sent, whatever the interface would take.
@@ -46,34 +50,30 @@ impl Line {
     ///
     /// The interface does not exist, or the kernel refuses.
     pub fn open(interface: &str, peer: &Peer) -> io::Result<Self> {
-        let ifindex = nix::net::if_::if_nametoindex(interface).map_err(io::Error::from)?;
-        let fd = socket()?;
+        let ifindex = nix::net::if_::if_nametoindex(interface)?;
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let fd = socket(AddressFamily::Inet, SockType::Datagram, flags, None)?;
         let mtu = mtu(&fd, interface)?;
-        set(&fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, &1)?;
-        bind_to(&fd, interface)?;
+        setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+        setsockopt(&fd, sockopt::BindToDevice, &interface.into())?;
         // More than the limit for others needs a capability; without it the limit has to do.
-        for (forced, usual) in [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)] {
-            set(&fd, libc::SOL_SOCKET, forced, &BUFFER).or_else(|_| set(&fd, libc::SOL_SOCKET, usual, &BUFFER))?;
-        }
+        setsockopt(&fd, sockopt::RcvBufForce, &BUFFER).or_else(|_| setsockopt(&fd, sockopt::RcvBuf, &BUFFER))?;
+        setsockopt(&fd, sockopt::SndBufForce, &BUFFER).or_else(|_| setsockopt(&fd, sockopt::SndBuf, &BUFFER))?;
         // Never fragmented, and nobody's ICMP message makes frames shorter.
-        set(&fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, &libc::IP_PMTUDISC_PROBE)?;
+        setsockopt(&fd, MtuDiscover, &libc::IP_PMTUDISC_PROBE)?;
         let (to, from, local) = match peer {
-            Peer::Group(group) => {
-                let member = libc::ip_mreqn {
-                    imr_multiaddr: libc::in_addr { s_addr: u32::from_ne_bytes(group.ip().octets()) },
-                    imr_address: libc::in_addr { s_addr: 0 },
-                    imr_ifindex: ifindex.cast_signed(),
-                };
-                set(&fd, libc::IPPROTO_IP, libc::IP_ADD_MEMBERSHIP, &member)?;
-                set(&fd, libc::IPPROTO_IP, libc::IP_MULTICAST_IF, &member)?;
-                set(&fd, libc::IPPROTO_IP, libc::IP_MULTICAST_LOOP, &0)?;
-                set(&fd, libc::IPPROTO_IP, libc::IP_MULTICAST_TTL, &1)?;
+            Peer::Group(address) => {
+                let member = group(*address.ip(), ifindex);
+                setsockopt(&fd, Membership, &member)?;
+                setsockopt(&fd, GroupInterface, &member)?;
+                setsockopt(&fd, sockopt::IpMulticastLoop, &false)?;
+                setsockopt(&fd, sockopt::IpMulticastTtl, &1)?;
                 // Bound to the group: other groups of this host are not heard.
-                (*group, None, *group)
+                (*address, None, *address)
             }
             Peer::Address { own, peer } => (*peer, Some(*peer.ip()), SocketAddrV4::new(*own, peer.port())),
         };
-        bind(&fd, local)?;
+        bind(fd.as_raw_fd(), &SockaddrIn::from(local))?;
         let datagram = mtu.saturating_sub(HEADERS).min(LONGEST);
         Ok(Self { socket: UdpSocket::from(fd), to, from, datagram })
     }
@@ -120,16 +120,6 @@ impl AsFd for Line {
     }
 }
 
-fn socket() -> io::Result<OwnedFd> {
-    // SAFETY: no pointers.
-    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
 /// The longest IP packet of an interface. (Not from /sys: that may be of another network namespace.)
 fn mtu(fd: &OwnedFd, interface: &str) -> io::Result<usize> {
     // SAFETY: all of it are numbers and arrays of numbers, for which zeros are valid.
@@ -144,46 +134,4 @@ fn mtu(fd: &OwnedFd, interface: &str) -> io::Result<usize> {
     // SAFETY: the kernel has just written this field.
     let mtu = unsafe { request.ifr_ifru.ifru_mtu };
     usize::try_from(mtu).map_err(io::Error::other)
-}
-
-fn bind_to(fd: &OwnedFd, interface: &str) -> io::Result<()> {
-    // SAFETY: the name is valid for its length.
-    let done = unsafe {
-        libc::setsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_BINDTODEVICE,
-            interface.as_ptr().cast(),
-            interface.len() as libc::socklen_t,
-        )
-    };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-fn bind(fd: &OwnedFd, address: SocketAddrV4) -> io::Result<()> {
-    let address = libc::sockaddr_in {
-        sin_family: libc::AF_INET as libc::sa_family_t,
-        sin_port: address.port().to_be(),
-        sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(address.ip().octets()) },
-        sin_zero: [0; 8],
-    };
-    // SAFETY: the address is valid for its length.
-    let done = unsafe {
-        libc::bind(fd.as_raw_fd(), (&raw const address).cast(), size_of::<libc::sockaddr_in>() as libc::socklen_t)
-    };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-fn set<T>(fd: &OwnedFd, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
-    // SAFETY: the value is valid for its size.
-    let done = unsafe {
-        libc::setsockopt(
-            fd.as_raw_fd(),
-            level,
-            name,
-            std::ptr::from_ref(value).cast(),
-            size_of::<T>() as libc::socklen_t,
-        )
-    };
-    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -5,7 +5,10 @@ use std::{io, net::SocketAddrV4, os::fd::AsFd, time::Duration};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::health::outcome::{Fault, Outcome, Phase};
+use crate::{
+    health::outcome::{Fault, Outcome, Phase},
+    socket::QuickAck,
+};
 
 /// Connects, with keepalive: while we wait for a server that says nothing, its kernel must prove that it is there.
 pub(super) async fn connect(address: SocketAddrV4) -> Result<TcpStream, Outcome> {
@@ -22,7 +25,7 @@ pub(super) async fn connect(address: SocketAddrV4) -> Result<TcpStream, Outcome>
 /// with its ACK, and the connection is reset before it is sent, so that it never comes to an accept().
 pub(super) async fn knock(address: SocketAddrV4) -> Result<(), Outcome> {
     let socket = TcpSocket::new_v4().map_err(local)?;
-    quick_ack_off(&socket).map_err(local)?;
+    setsockopt(&socket, QuickAck, &false).map_err(|errno| local(errno.into()))?;
     let stream = socket.connect(address.into()).await.map_err(|error| Outcome::Fail(fault(&error, Phase::Connect)))?;
     reset(stream);
     Ok(())
@@ -86,19 +89,4 @@ fn prepare(socket: &impl AsFd) -> nix::Result<()> {
     setsockopt(socket, sockopt::TcpKeepCount, &PROBES)?;
     setsockopt(socket, sockopt::TcpUserTimeout, &(UNSENT.as_millis() as u32))?;
     setsockopt(socket, sockopt::TcpNoDelay, &true)
-}
-
-fn quick_ack_off(socket: &impl std::os::fd::AsRawFd) -> io::Result<()> {
-    let off: libc::c_int = 0;
-    // SAFETY: the descriptor is open, and the value lives through the call with the length that is given.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_QUICKACK,
-            (&raw const off).cast(),
-            size_of_val(&off) as libc::socklen_t,
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
