@@ -5,6 +5,7 @@
 //! Nothing here is linked into the agent.
 
 pub mod bench;
+pub mod chance;
 pub mod checks;
 pub mod failover;
 pub mod health;

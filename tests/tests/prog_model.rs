@@ -11,33 +11,13 @@ use lb_common::{
     tcp::State,
 };
 use lb_tests::{
+    chance::Chance,
     packet::{Packet, Tcp, flag},
     prog::{BACKEND_ISN, CLIENT_ISN, Case, Flow, Port, Side, Site, case, run, world::*},
 };
 
 const SEEDS: u64 = 150;
 const STEPS: usize = 40;
-
-/// SplitMix64: small, and the same on every machine.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize]
-    }
-}
 
 const SERVICES: [(&str, [&str; 3]); 2] = [
     ("10.80.1.243:3306", ["192.168.80.167:3306", "192.168.80.136:3306", "192.168.80.167:3306"]),
@@ -196,7 +176,7 @@ fn noted(conn: &Flow, packet: &Packet<Tcp>, forward: bool, effects: &mut Effects
 }
 
 /// A packet that this side of the conn could send now, or that somebody could send in its name.
-fn invent(random: &mut Random, model: &mut Model, conn: &Flow, exists: bool, forward: bool) -> Packet<Tcp> {
+fn invent(random: &mut Chance, model: &mut Model, conn: &Flow, exists: bool, forward: bool) -> Packet<Tcp> {
     let (own, peer) = if forward { (conn.forward, conn.reverse) } else { (conn.reverse, conn.forward) };
     let bare = if forward { conn.client() } else { conn.backend() };
     let len = random.below(100) as usize;
@@ -237,7 +217,7 @@ fn invent(random: &mut Random, model: &mut Model, conn: &Flow, exists: bool, for
         (false, _, 2) => bare.ack(own_ack).rst(),
         (false, _, 3) => bare.rst().seq(peer.ack),
         (false, _, 4) => {
-            let off = random.pick(&[5, 1000, 0x2000_0000, 0x6000_0000, u32::MAX - 5, u32::MAX - 0x3000_0000]);
+            let off = random.choose(&[5, 1000, 0x2000_0000, 0x6000_0000, u32::MAX - 5, u32::MAX - 0x3000_0000]);
             bare.rst().seq(own.seq.wrapping_add(off))
         }
         (false, true, 5) => bare.syn().seq(CLIENT_ISN),
@@ -254,9 +234,9 @@ fn invent(random: &mut Random, model: &mut Model, conn: &Flow, exists: bool, for
 }
 
 /// One step: a packet, what the model makes of it, and the row that the programs must fulfil.
-fn step(random: &mut Random, model: &mut Model, row: Case) -> Case {
+fn step(random: &mut Chance, model: &mut Model, row: Case) -> Case {
     let service = random.below(2) as usize;
-    let client = random.pick(&CLIENTS);
+    let client = random.choose(&CLIENTS);
     let candidate = model.candidate(client, service);
     let known = model.find(&candidate).map(|index| model.conns[index].clone());
     // Most packets are about a conn that there is: half of a conn's life is a dozen packets long.
@@ -324,7 +304,7 @@ fn the_programs_agree_with_the_model() {
     let mut rows = Vec::new();
     let mut reached = std::collections::BTreeSet::new();
     for seed in 0..SEEDS {
-        let (mut random, mut model) = (Random(seed), Model::new());
+        let (mut random, mut model) = (Chance::new(seed), Model::new());
         let mut row = case(format!("seed {seed}")).at(&model.site);
         for _ in 0..STEPS {
             row = step(&mut random, &mut model, row);

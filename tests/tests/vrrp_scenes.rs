@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use lb_tests::sim::{Chance, EXT, Fault, INT, SYNC, Setup, Sleep, World};
+use lb_tests::chance::Chance;
+use lb_tests::sim::{EXT, Fault, INT, SYNC, Setup, Sleep, World};
 use lb_userspace::{
     ha::{Alarm, Input},
     vrrp::Version,

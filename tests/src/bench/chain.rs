@@ -11,6 +11,7 @@ use lb_common::{
 };
 
 use super::sandbox::{NEIGHBOUR_MAC, PORT, PORT_MAC};
+use crate::chance::Chance;
 
 /// Where every flow of a chain goes.
 const VIP: Ipv4 = Ipv4::new([10, 80, 1, 243]);
@@ -71,9 +72,9 @@ impl Chain {
 pub(super) fn shuffled(count: u32) -> Vec<u32> {
     let mut order: Vec<u32> = (0..count).collect();
     // Fisher and Yates.
-    let mut random = SplitMix(0x6c62_272e_07bb_0142);
+    let mut random = Chance::new(0x6c62_272e_07bb_0142);
     for last in (1..order.len()).rev() {
-        order.swap(last, (random.next() % (last as u64 + 1)) as usize);
+        order.swap(last, random.below(last as u64 + 1) as usize);
     }
     order
 }
@@ -104,18 +105,6 @@ fn entry(to: FlowKey, dir: Direction) -> Conn {
         once: 0,
         mtu: 1500,
         bytes: 0,
-    }
-}
-
-/// Vigna's SplitMix64: enough to shuffle.
-struct SplitMix(u64);
-
-impl SplitMix {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
     }
 }
 

@@ -12,6 +12,7 @@ use super::addr;
 use super::host::Host;
 use super::tap::packet_socket;
 use super::wait::now;
+use crate::chance::Chance;
 use crate::packet::{Mac, checksum, ether};
 
 /// Frames per system call; the kernel's queue towards a virtual device holds 1,000.
@@ -35,7 +36,7 @@ pub struct Flood {
 /// When the kernel refuses them.
 pub fn flood(host: &Host, router: Mac, service: SocketAddrV4, count: u64, rate: u32, seed: u64) -> Result<Flood> {
     let socket = host.enter(|| packet_socket("eth0", ether::IPV4))?;
-    let mut noise = Noise(seed);
+    let mut noise = Chance::new(seed);
     let mut frames = [[0; LEN]; BURST];
     frames.iter_mut().for_each(|frame| blank(frame, router, service));
     let started = now();
@@ -100,8 +101,8 @@ fn blank(frame: &mut [u8; LEN], router: Mac, service: SocketAddrV4) {
 }
 
 /// A source, a sequence number and the checksums.
-fn fill(frame: &mut [u8; LEN], noise: &mut Noise) {
-    let (source, number) = (noise.next(), noise.next());
+fn fill(frame: &mut [u8; LEN], noise: &mut Chance) {
+    let (source, number) = (noise.draw(), noise.draw());
     let [_, a, b, c, d, e, f, g] = source.to_be_bytes();
     let src = Ipv4Addr::new(11 + a % 90, b, c, d);
     // Ports from 1024 on.
@@ -119,19 +120,6 @@ fn fill(frame: &mut [u8; LEN], noise: &mut Noise) {
     frame[60..62].copy_from_slice(&check.to_be_bytes());
 }
 
-/// splitmix64.
-struct Noise(u64);
-
-impl Noise {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ (bits >> 31)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -143,7 +131,7 @@ mod tests {
     fn every_syn_is_right_and_has_a_source_of_its_own() {
         let mut frame = [0; LEN];
         blank(&mut frame, [2; 6], addr::SERVICE);
-        let mut noise = Noise(1);
+        let mut noise = Chance::new(1);
         let mut sources = HashSet::new();
         for _ in 0..1000 {
             fill(&mut frame, &mut noise);

@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256, Sha512};
 use super::addr;
 use super::client::{Client, login, peer};
 use super::wait::now;
+use crate::chance::Chance;
 
 const MIB: u64 = 1 << 20;
 /// A downloaded row: this many SHA-512 in hex.
@@ -117,10 +118,10 @@ fn upload(session: &mut Conn, mib: u64) -> Result<Transfer> {
     let rows = mib * MIB / UPLOAD_ROW;
     let seed = seed();
     let mut expected = Sha256::new();
-    let mut noise = Noise(seed);
+    let mut noise = Chance::new(seed);
     let mut row = vec![0; UPLOAD_ROW as usize];
     for _ in 0..rows {
-        noise.fill(&mut row);
+        fill(&mut row, &mut noise);
         expected.update(hex(&Sha256::digest(&row)));
     }
     let expected = hex(&expected.finalize());
@@ -129,10 +130,10 @@ fn upload(session: &mut Conn, mib: u64) -> Result<Transfer> {
     let table = format!("upload_{seed}");
     session.query_drop(format!("CREATE TABLE {table} (n INT UNSIGNED, data LONGBLOB) ENGINE=MyISAM"))?;
     session.set_local_infile_handler(Some(LocalInfileHandler::new(move |_, stream| {
-        let mut noise = Noise(seed);
+        let mut noise = Chance::new(seed);
         let mut row = vec![0; UPLOAD_ROW as usize];
         for number in 0..rows {
-            noise.fill(&mut row);
+            fill(&mut row, &mut noise);
             write!(stream, "{number}\t")?;
             stream.write_all(&row)?;
             stream.write_all(b"\n")?;
@@ -156,22 +157,14 @@ fn upload(session: &mut Conn, mib: u64) -> Result<Transfer> {
     Ok(Transfer { backend, bytes: mib * MIB, sha256: expected, elapsed })
 }
 
-/// Printable noise without tab, newline or backslash: splitmix64, six bits a character.
-struct Noise(u64);
-
-impl Noise {
-    fn fill(&mut self, row: &mut [u8]) {
-        const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-        for chunk in row.chunks_mut(8) {
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut bits = self.0;
-            bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            bits ^= bits >> 31;
-            for byte in chunk {
-                *byte = ALPHABET[(bits & 63) as usize];
-                bits >>= 6;
-            }
+/// Printable noise without tab, newline or backslash: six bits a character.
+fn fill(row: &mut [u8], noise: &mut Chance) {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    for chunk in row.chunks_mut(8) {
+        let mut bits = noise.draw();
+        for byte in chunk {
+            *byte = ALPHABET[(bits & 63) as usize];
+            bits >>= 6;
         }
     }
 }

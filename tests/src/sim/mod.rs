@@ -9,15 +9,15 @@
 //!            host 1 ────┴── sync (heartbeats)
 //! ```
 
-mod chance;
 mod chaos;
 mod host;
 mod net;
+mod queue;
 mod setup;
 pub mod sync;
 mod world;
 
-pub use chance::Chance;
+use crate::chance::Chance;
 pub use chaos::chaos;
 pub use host::{Host, Kind};
 pub use net::{EXT, INT, NEIGHBOURS, Net, SYNC};

@@ -1,16 +1,13 @@
 //! The world: the clock, the queue of what happens next, and the laws.
 
-use std::{
-    cmp::Reverse,
-    collections::BinaryHeap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use lb_userspace::ha::{Input, Role};
 
 use super::{
     Chance, NEIGHBOURS, Net, SYNC, Setup,
     host::{Arrival, Effect, Host, Kind},
+    queue::Queue,
 };
 
 const BEAT: Duration = Duration::from_millis(50);
@@ -51,30 +48,6 @@ enum Event {
     Start(usize, u64),
 }
 
-/// Ordered by time, then by age.
-#[derive(Debug)]
-struct Entry(Instant, u64, Event);
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        (self.0, self.1) == (other.0, other.1)
-    }
-}
-
-impl Eq for Entry {}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.0, self.1).cmp(&(other.0, other.1))
-    }
-}
-
 /// A world.
 #[derive(Debug)]
 pub struct World {
@@ -94,8 +67,7 @@ pub struct World {
     pub trace: Option<Vec<String>>,
     start: Instant,
     now: Instant,
-    queue: BinaryHeap<Reverse<Entry>>,
-    count: u64,
+    queue: Queue<Event>,
     chance: Chance,
     whole_since: Option<Instant>,
     dual_since: Option<Instant>,
@@ -117,8 +89,7 @@ impl World {
             trace: None,
             start,
             now: start,
-            queue: BinaryHeap::new(),
-            count: 0,
+            queue: Queue::new(),
             chance,
             whole_since: None,
             dual_since: None,
@@ -135,7 +106,7 @@ impl World {
     pub fn start(&mut self, host: usize, after: Duration) {
         self.hosts[host].generation += 1;
         let generation = self.hosts[host].generation;
-        self.push(self.now + after, Event::Start(host, generation));
+        self.queue.push(self.now + after, Event::Start(host, generation));
     }
 
     /// From now on nothing is wrong any more: two Actives must agree within their detection time.
@@ -172,7 +143,7 @@ impl World {
                 self.hosts[host].asleep = Some(until);
                 self.hosts[host].deaf = *kind == Sleep::Machine;
                 let generation = self.hosts[host].generation;
-                self.push(until, Event::Wake(host, generation));
+                self.queue.push(until, Event::Wake(host, generation));
             }
             Fault::Kill(time) => {
                 self.hosts[host].up = false;
@@ -204,8 +175,9 @@ impl World {
     /// Lets the time pass. Stops at the first violation.
     pub fn run(&mut self, time: Duration) {
         let end = self.now + time;
-        while self.violation.is_none() && self.queue.peek().is_some_and(|Reverse(entry)| entry.0 <= end) {
-            let Some(Reverse(Entry(at, _, event))) = self.queue.pop() else { break };
+        while self.violation.is_none()
+            && let Some((at, event)) = self.queue.pop_until(end)
+        {
             self.now = at;
             self.happen(event);
             self.judge();
@@ -217,11 +189,11 @@ impl World {
     pub fn run_until(&mut self, at_most: Duration, is_so: impl Fn(&Self) -> bool) -> Option<Duration> {
         let begin = self.now;
         while self.violation.is_none() && !is_so(self) {
-            let Reverse(entry) = self.queue.peek()?;
-            if entry.0 > begin + at_most {
+            let next = self.queue.next_at()?;
+            if next > begin + at_most {
                 return None;
             }
-            self.run(entry.0 - self.now);
+            self.run(next - self.now);
         }
         Some(self.now - begin)
     }
@@ -232,7 +204,7 @@ impl World {
                 self.say(|| format!("host {host} starts"));
                 self.hosts[host].start(&self.setup, host, self.now);
                 if self.setup.heartbeat {
-                    self.push(self.now, Event::Beat(host, generation));
+                    self.queue.push(self.now, Event::Beat(host, generation));
                 }
                 self.step(host);
             }
@@ -242,7 +214,7 @@ impl World {
                 if self.runs(host, generation) {
                     self.send_beat(host);
                 }
-                self.push(self.now + BEAT, Event::Beat(host, generation));
+                self.queue.push(self.now + BEAT, Event::Beat(host, generation));
             }
             Event::Arrive(host, arrival) => {
                 let target = &mut self.hosts[host];
@@ -298,7 +270,7 @@ impl World {
             }
             let tick = target.tick;
             let at = due.max(self.now) + self.chance.between(Duration::ZERO, SLACK);
-            self.push(at, Event::Tick(host, tick));
+            self.queue.push(at, Event::Tick(host, tick));
         }
     }
 
@@ -321,12 +293,12 @@ impl World {
                 Effect::Packet(segment, bytes) if self.hosts[host].links[segment] => {
                     self.say(|| format!("host {host} advertises {} on {segment}", bytes[22]));
                     if let Some(at) = self.net.carry(segment, host, peer, self.now, &mut self.chance) {
-                        self.push(at, Event::Arrive(peer, Arrival::Packet(segment, bytes)));
+                        self.queue.push(at, Event::Arrive(peer, Arrival::Packet(segment, bytes)));
                     }
                 }
                 Effect::Announce(segment) if self.hosts[host].links[segment] => {
                     if let Some(at) = self.net.carry(segment, host, NEIGHBOURS, self.now, &mut self.chance) {
-                        self.push(at, Event::Learn(segment, host));
+                        self.queue.push(at, Event::Learn(segment, host));
                     }
                 }
                 Effect::News if self.setup.heartbeat => self.send_beat(host),
@@ -340,7 +312,7 @@ impl World {
         if let Some(beat) = self.hosts[host].beat()
             && let Some(at) = self.net.carry(SYNC, host, peer, self.now, &mut self.chance)
         {
-            self.push(at, Event::Arrive(peer, Arrival::Beat(beat)));
+            self.queue.push(at, Event::Arrive(peer, Arrival::Beat(beat)));
         }
     }
 
@@ -368,11 +340,6 @@ impl World {
                 self.violation.get_or_insert(format!("the VIPs of host {index} are apart"));
             }
         }
-    }
-
-    fn push(&mut self, at: Instant, event: Event) {
-        self.count += 1;
-        self.queue.push(Reverse(Entry(at, self.count, event)));
     }
 
     /// Notes something for people.

@@ -46,7 +46,7 @@ pub struct Director {
     pub(super) generation: u64,
     config: Config,
     scan: Option<VecDeque<Key>>,
-    chance: crate::sim::Chance,
+    chance: crate::chance::Chance,
 }
 
 /// The same for both directors: everything that a setup says.
@@ -73,7 +73,7 @@ pub struct Site {
 }
 
 impl Director {
-    pub(super) fn new(site: &Site, node: u16, chance: crate::sim::Chance, now: Instant) -> Self {
+    pub(super) fn new(site: &Site, node: u16, chance: crate::chance::Chance, now: Instant) -> Self {
         let config = Config {
             node,
             epoch: [0; 16],

@@ -6,7 +6,7 @@ use lb_common::tcp::State;
 use lb_userspace::sync::{Key, State as Progress};
 
 use super::{Line, Setup, World, world::CLIENTS};
-use crate::sim::Chance;
+use crate::chance::Chance;
 
 /// What kind of world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::sim::Chance;
+use crate::chance::Chance;
 
 /// One way of the line.
 #[derive(Clone, Copy, Debug)]

@@ -1,8 +1,6 @@
 //! The world: two directors, their line, the clients, the clock, and the laws.
 
 use std::{
-    cmp::Reverse,
-    collections::BinaryHeap,
     net::{Ipv4Addr, SocketAddrV4},
     time::{Duration, Instant},
 };
@@ -16,7 +14,7 @@ use super::{
     table::Entry,
     truth::Truth,
 };
-use crate::sim::Chance;
+use crate::{chance::Chance, sim::queue::Queue};
 
 /// How often an agent reads its ring.
 const STEP: Duration = Duration::from_millis(5);
@@ -63,29 +61,6 @@ enum Happening {
     Wake(usize, u64),
 }
 
-#[derive(Debug)]
-struct Due(Instant, u64, Happening);
-
-impl PartialEq for Due {
-    fn eq(&self, other: &Self) -> bool {
-        (self.0, self.1) == (other.0, other.1)
-    }
-}
-
-impl Eq for Due {}
-
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Due {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.0, self.1).cmp(&(other.0, other.1))
-    }
-}
-
 /// Two directors and all around them.
 #[derive(Debug)]
 pub struct World {
@@ -113,8 +88,7 @@ pub struct World {
     pub tamper: Option<fn(&mut Vec<u8>)>,
     now: Instant,
     start: Instant,
-    queue: BinaryHeap<Reverse<Due>>,
-    count: u64,
+    queue: Queue<Happening>,
     pub(super) chance: Chance,
 }
 
@@ -141,8 +115,7 @@ impl World {
             tamper: None,
             now: start,
             start,
-            queue: BinaryHeap::new(),
-            count: 0,
+            queue: Queue::new(),
             chance,
         }
     }
@@ -151,11 +124,6 @@ impl World {
     #[must_use]
     pub const fn now(&self) -> Instant {
         self.now
-    }
-
-    fn push(&mut self, at: Instant, what: Happening) {
-        self.count += 1;
-        self.queue.push(Reverse(Due(at, self.count, what)));
     }
 
     /// Notes what happened, if somebody wants to know.
@@ -177,7 +145,7 @@ impl World {
     pub fn start_director(&mut self, director: usize, after: Duration) {
         self.directors[director].generation += 1;
         let generation = self.directors[director].generation;
-        self.push(self.now + after, Happening::Start(director, generation));
+        self.queue.push(self.now + after, Happening::Start(director, generation));
     }
 
     /// The process of a director ends and starts again; the table stays.
@@ -206,15 +174,16 @@ impl World {
             self.say(|| format!("{director}: sleeps for {time:?}"));
             self.directors[director].asleep = Some(self.now + time);
             let generation = self.directors[director].generation;
-            self.push(self.now + time, Happening::Wake(director, generation));
+            self.queue.push(self.now + time, Happening::Wake(director, generation));
         }
     }
 
     /// Lets the time pass. Stops at the first violation.
     pub fn run(&mut self, time: Duration) {
         let end = self.now + time;
-        while self.violation.is_none() && self.queue.peek().is_some_and(|Reverse(due)| due.0 <= end) {
-            let Some(Reverse(Due(at, _, what))) = self.queue.pop() else { break };
+        while self.violation.is_none()
+            && let Some((at, what)) = self.queue.pop_until(end)
+        {
             self.now = at;
             self.happen(what);
         }
@@ -225,11 +194,11 @@ impl World {
     pub fn run_until(&mut self, at_most: Duration, is_so: impl Fn(&Self) -> bool) -> Option<Duration> {
         let begin = self.now;
         while self.violation.is_none() && !is_so(self) {
-            let Reverse(due) = self.queue.peek()?;
-            if due.0 > begin + at_most {
+            let next = self.queue.next_at()?;
+            if next > begin + at_most {
                 return None;
             }
-            self.run(due.0 - self.now);
+            self.run(next - self.now);
         }
         Some(self.now - begin)
     }
@@ -239,8 +208,8 @@ impl World {
             Happening::Start(d, generation) if self.directors[d].generation == generation => {
                 self.say(|| format!("{d}: starts"));
                 self.directors[d].start(&self.setup.site, self.now);
-                self.push(self.now, Happening::Step(d, generation));
-                self.push(self.now + SWEEP, Happening::Sweep(d, generation));
+                self.queue.push(self.now, Happening::Step(d, generation));
+                self.queue.push(self.now + SWEEP, Happening::Sweep(d, generation));
             }
             Happening::Wake(d, generation) if self.directors[d].generation == generation => {
                 self.directors[d].asleep = None;
@@ -251,7 +220,7 @@ impl World {
                     self.effects(d, effects);
                     self.most_bytes = self.most_bytes.max(self.directors[d].core.bytes());
                 }
-                self.push(self.now + STEP, Happening::Step(d, generation));
+                self.queue.push(self.now + STEP, Happening::Step(d, generation));
             }
             Happening::Sweep(d, generation) if self.directors[d].generation == generation => {
                 if self.directors[d].runs() {
@@ -259,7 +228,7 @@ impl World {
                     let effects = self.directors[d].sweep(&|entry| patience(entry.state()), self.now);
                     self.effects(d, effects);
                 }
-                self.push(self.now + SWEEP, Happening::Sweep(d, generation));
+                self.queue.push(self.now + SWEEP, Happening::Sweep(d, generation));
             }
             Happening::Arrive(d, mut bytes) if self.directors[d].runs() => {
                 let effects = self.directors[d].datagram(&mut bytes, self.now);
@@ -277,7 +246,7 @@ impl World {
                         tamper(&mut bytes);
                     }
                     for at in self.lines[d].carry(self.now, &mut self.chance) {
-                        self.push(at, Happening::Arrive(1 - d, bytes.clone()));
+                        self.queue.push(at, Happening::Arrive(1 - d, bytes.clone()));
                     }
                 }
                 Effect::Wrote(write) => {
