@@ -87,13 +87,20 @@ impl Pair {
     /// Builds the lab and starts both, d1 first; d1 is Active then.
     ///
     /// # Errors
-    /// As [`Pair::new`], and when a daemon does not start or no Active is elected.
+    /// As [`Pair::new`] and [`Pair::begun`].
     pub fn up(daemons: [Daemon; 2], vrrp: VrrpOptions) -> Result<Self> {
-        let pair = Self::new(daemons, vrrp)?;
-        pair.start(0)?;
-        pair.gets(0)?;
-        pair.start(1)?;
-        Ok(pair)
+        Self::new(daemons, vrrp)?.begun()
+    }
+
+    /// Starts both, d1 first; d1 is Active then.
+    ///
+    /// # Errors
+    /// When a daemon does not start or no Active is elected.
+    pub fn begun(self) -> Result<Self> {
+        self.start(0)?;
+        self.gets(0)?;
+        self.start(1)?;
+        Ok(self)
     }
 
     /// A director, 0 or 1.

@@ -46,9 +46,6 @@ impl Pair {
     pub(super) fn up(contender: Contender, timing: Timing) -> Result<Self> {
         let pair = checks::Pair::new([contender.daemon(); 2], timing.vrrp())?;
         let pair = if contender == Contender::Lb { pair.synced()? } else { pair };
-        pair.start(0)?;
-        pair.gets(0)?;
-        pair.start(1)?;
-        Ok(Self { contender, timing, pair })
+        Ok(Self { contender, timing, pair: pair.begun()? })
     }
 }

@@ -64,11 +64,7 @@ impl Scene {
         let lab = LabOptions { directors: 2, ..LabOptions::default() }.up()?;
         let (agent, sync) = edit(lab.agent_options(), lab.sync_options()?);
         let agent = agent.sync(sync);
-        let pair = Pair::of(lab, vrrp, agent)?;
-        pair.start(0)?;
-        pair.gets(0)?;
-        pair.start(1)?;
-        let scene = Self { pair };
+        let scene = Self { pair: Pair::of(lab, vrrp, agent)?.begun()? };
         scene.becomes_safe()?;
         Ok(scene)
     }
