@@ -18,9 +18,7 @@ fn two_keepalived_hand_over_in_order_but_a_killed_one_goes_on_answering_arp() {
     let pair = Pair::new([Daemon::Keepalived; 2], VrrpOptions::fast()).unwrap();
     let backends: Vec<_> = pair.lab.servers().iter().map(|server| server.address()).collect();
     pair.lab.directors().iter().for_each(|director| director.start_nft(&backends).unwrap());
-    pair.start(0).unwrap();
-    pair.gets(0).unwrap();
-    pair.start(1).unwrap();
+    let pair = pair.begun().unwrap();
     pair.answers_alone(0).unwrap();
 
     let knocks = Knocks::start(pair.lab.client(), addr::SERVICE).unwrap();

@@ -207,7 +207,7 @@ fn reset(state: &Arc<State>, backends: Vec<(u16, ResetCause)>) {
     }
     let state = Arc::clone(state);
     // It ends by itself, and soon; nobody waits for it.
-    drop(spawn_blocking(move || backends.into_iter().for_each(|(id, cause)| state.reset_backend(id, cause))));
+    drop(spawn_blocking(move || backends.into_iter().for_each(|(id, cause)| state.resets().backend(id, cause))));
 }
 
 fn targets(state: &State) -> Vec<Target> {

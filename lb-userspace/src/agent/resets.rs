@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
@@ -15,10 +15,8 @@ use lb_common::{
 };
 use tracing::{debug, info, warn};
 
-use super::state::State;
 use crate::{
-    datapath::{Ends, Numbers, Scan},
-    ha::Role,
+    datapath::{Datapath, Ends, Numbers, Scan},
     health::pool::ResetCause,
     reset::{End, Resetter},
 };
@@ -31,9 +29,11 @@ const ANSWERS: Duration = Duration::from_millis(50);
 /// Conns of one dead backend that are remembered until it is back.
 const OWED: usize = 1 << 20;
 
-/// The means to tell; none when the kernel refuses them.
+/// Tells the ends of the conns of one packet path.
 #[derive(Debug)]
 pub(super) struct Resets {
+    datapath: Arc<Datapath>,
+    /// `None`: the kernel refuses the means.
     resetter: Option<Resetter>,
     /// The conns of dead backends, by their ids. A host that was cut off has not heard what was told to it; when it is
     /// back, it holds sessions that nobody else knows any more.
@@ -41,28 +41,20 @@ pub(super) struct Resets {
 }
 
 impl Resets {
-    pub(super) fn open() -> Self {
+    pub(super) fn open(datapath: Arc<Datapath>) -> Self {
         let refused = |error: &io::Error| warn!(%error, "ends of idle conns will not be reset");
-        Self { resetter: Resetter::open().inspect_err(refused).ok(), owed: Mutex::default() }
+        Self { datapath, resetter: Resetter::open().inspect_err(refused).ok(), owed: Mutex::default() }
     }
 
     fn owed(&self) -> MutexGuard<'_, BTreeMap<u16, Vec<(Request, End)>>> {
         self.owed.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl State {
     /// Resets both ends of those conns that expired while they were established: in every other state, at least one end
     /// has closed or been told already. Blocks, see [`Resetter::reset`].
-    ///
-    /// The conns of a Backup are the Active's business.
-    pub(super) fn reset_expired(&self, ended: &[Ends]) {
-        let idle: Vec<&Ends> = ended.iter().filter(|conn| conn.state == TcpState::Established).collect();
-        if idle.is_empty() || !self.is_active() {
-            return;
-        }
-        let Some(resetter) = &self.resets().resetter else { return };
-        let ends: Vec<End> = idle.into_iter().flat_map(ends).collect();
+    pub(super) fn expired(&self, ended: &[Ends]) {
+        let ends: Vec<End> = ended.iter().filter(|conn| conn.state == TcpState::Established).flat_map(ends).collect();
+        let Some(resetter) = self.resetter.as_ref().filter(|_| !ends.is_empty()) else { return };
         let sent = resetter.reset(&ends);
         debug!(ends = ends.len(), segments = sent.segments, unknown = sent.unknown, "reset the ends of idle conns");
         if let Some(error) = sent.error {
@@ -70,26 +62,19 @@ impl State {
         }
     }
 
-    /// Whether this director carries the traffic.
-    pub(super) fn is_active(&self) -> bool {
-        self.pair().is_none_or(|pair| pair.status().is_some_and(|status| status.election.role == Role::Active))
-    }
-}
-
-impl State {
     /// Resets both ends of all conns of a backend. Blocks, for some 100 ms per 10,000 conns; those of a backend that lives
     /// are removed, too, and that takes some rounds for those that are busy.
     ///
     /// The entries of a dead backend's conns stay for a little while: the packet path answers what still comes.
-    pub(super) fn reset_backend(&self, id: u16, cause: ResetCause) {
+    pub(super) fn backend(&self, id: u16, cause: ResetCause) {
         if cause == ResetCause::Returned {
-            self.reset_returned(id);
+            self.returned(id);
             return;
         }
         let rounds = if cause == ResetCause::Down { 1 } else { ROUNDS };
         let mut told = 0;
         for round in 0..rounds {
-            match self.reset_round(id, cause != ResetCause::Down) {
+            match self.round(id, cause != ResetCause::Down) {
                 Ok(0) => break,
                 Ok(ends) if round == 0 => told = ends,
                 Ok(_) => {}
@@ -103,8 +88,8 @@ impl State {
     }
 
     /// Tells all ends once; answers how many there are. With `remove`, quiet conns go.
-    fn reset_round(&self, id: u16, remove: bool) -> anyhow::Result<usize> {
-        let tables = self.datapath().tables();
+    fn round(&self, id: u16, remove: bool) -> anyhow::Result<usize> {
+        let tables = self.datapath.tables();
         let (mut scan, mut found, mut told) = (Scan::new(), Vec::new(), 0);
         while let Some(slice) = tables.next_conns_of(id, &mut scan)? {
             let live: Vec<Ends> =
@@ -118,14 +103,14 @@ impl State {
             }
             let ends: Vec<End> = live.iter().flat_map(ends).collect();
             told += ends.len();
-            if let Some(resetter) = &self.resets().resetter
+            if let Some(resetter) = &self.resetter
                 && let Some(error) = resetter.reset(&ends).error
             {
                 debug!(id, %error, "some RSTs were refused");
             }
         }
         if !remove {
-            let mut owed = self.resets().owed();
+            let mut owed = self.owed();
             let owed = owed.entry(id).or_default();
             let room = OWED.saturating_sub(owed.len());
             owed.extend(found.into_iter().take(room));
@@ -141,14 +126,14 @@ impl State {
     fn retire(&self, requests: impl Iterator<Item = Request>) -> anyhow::Result<()> {
         let requests: Vec<Request> = requests.collect();
         for batch in requests.chunks(retire::BATCH) {
-            self.datapath().retire(batch)?;
+            self.datapath.retire(batch)?;
         }
         Ok(())
     }
 
     /// The backend lives again: what was said of its old conns shall be true there, too, and nothing of them shall count.
-    fn reset_returned(&self, id: u16) {
-        let owed = self.resets().owed().remove(&id).unwrap_or_default();
+    fn returned(&self, id: u16) {
+        let owed = self.owed().remove(&id).unwrap_or_default();
         if owed.is_empty() {
             return;
         }
@@ -156,7 +141,7 @@ impl State {
             warn!(id, %error, "old conns of a backend that is back stay until they expire");
         }
         let ends: Vec<End> = owed.iter().map(|(_, end)| *end).collect();
-        let Some(resetter) = &self.resets().resetter else { return };
+        let Some(resetter) = &self.resetter else { return };
         let sent = resetter.reset(&ends);
         info!(id, ends = ends.len(), refused = sent.refused, "it is back: reset its old ends again");
     }

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     config::Config,
     datapath::{Datapath, Ids, Summary, Sweep},
+    ha::Role,
     health::pool::{Action, Input, MemberView, Order, Pool, ResetCause},
 };
 
@@ -60,12 +61,13 @@ impl State {
                 pools[service].handle(Input::Order { backend, order }, health::now());
             }
         }
+        let datapath = Arc::new(datapath);
         Ok(Self {
             path: path.to_owned(),
             config,
-            datapath: Arc::new(datapath),
+            resets: Resets::open(datapath.clone()),
+            datapath,
             pair: OnceLock::new(),
-            resets: Resets::open(),
             #[expect(clippy::disallowed_methods, reason = "the agent's uptime; no protocol depends on it")]
             started: Instant::now(),
             changing: Mutex::new(Changing { overrides, ids: Ids::default(), pools, stale: true }),
@@ -95,6 +97,11 @@ impl State {
     pub(super) fn set_pair(&self, pair: Pair) {
         // It starts once.
         let _ = self.pair.set(pair);
+    }
+
+    /// Whether this director carries the traffic.
+    pub(super) fn is_active(&self) -> bool {
+        self.pair().is_none_or(|pair| pair.status().is_some_and(|status| status.election.role == Role::Active))
     }
 
     pub(super) const fn resets(&self) -> &Resets {
@@ -179,7 +186,7 @@ impl State {
         changing.pools[at].handle(Input::Order { backend: index, order: Order::Kill }, health::now());
         let resets = self.settle(&mut changing)?;
         drop(changing);
-        resets.into_iter().for_each(|(id, cause)| self.reset_backend(id, cause));
+        resets.into_iter().for_each(|(id, cause)| self.resets.backend(id, cause));
         Ok(())
     }
 
@@ -260,7 +267,10 @@ impl State {
         if let Some(sync) = sync {
             sync.expired(&ended);
         }
-        self.reset_expired(&ended);
+        // The conns of a Backup are the Active's business.
+        if self.is_active() {
+            self.resets.expired(&ended);
+        }
         Ok(done?)
     }
 

@@ -17,7 +17,6 @@ use super::{
     gate::Gate,
     heartbeat::Heartbeat,
     leg::Leg,
-    takeover::Taking,
     witness::{Sight, SyncPath},
 };
 
@@ -104,6 +103,17 @@ pub enum Action {
         /// How long it was not heard.
         by: Duration,
     },
+}
+
+/// A question for the role that is not answered yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Taking {
+    /// Adverts until then were on their way already.
+    pub(super) since: Instant,
+    /// Silence until then is a yes.
+    pub(super) until: Instant,
+    /// The peer went on speaking.
+    pub(super) refused: bool,
 }
 
 /// Where in its life the election is.

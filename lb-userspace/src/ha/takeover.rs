@@ -5,21 +5,13 @@
 
 use std::time::Instant;
 
-use super::{Action, Cause, Election, Role, election::Phase};
+use super::{
+    Action, Cause, Election, Role,
+    election::{Phase, Taking},
+};
 
 /// The highest priority of a router that does not own the addresses.
 const HIGHEST: u8 = 254;
-
-/// A question that is not answered yet.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Taking {
-    /// Adverts until then were on their way already.
-    since: Instant,
-    /// Silence until then is a yes.
-    pub(super) until: Instant,
-    /// The peer went on speaking.
-    refused: bool,
-}
 
 impl Election {
     /// Asks the peer to give way.
