@@ -46,6 +46,18 @@ struct Changing {
     pools: Vec<Pool>,
     /// The packet path does not have the pools' shares yet.
     stale: bool,
+    /// Service, backend: what the pools want to be reset, and nobody has taken on yet.
+    resets: Vec<(usize, usize, ResetCause)>,
+}
+
+impl Changing {
+    /// Takes on the resets: the ids of the backends.
+    fn resets(&mut self) -> Vec<(u16, ResetCause)> {
+        let ids = &self.ids.backends;
+        let id = |service: usize, backend: usize| ids.get(service).and_then(|ids| ids.get(backend)).copied();
+        let wanted = std::mem::take(&mut self.resets);
+        wanted.into_iter().filter_map(|(service, backend, cause)| Some((id(service, backend)?, cause))).collect()
+    }
 }
 
 impl State {
@@ -70,7 +82,7 @@ impl State {
             pair: OnceLock::new(),
             #[expect(clippy::disallowed_methods, reason = "the agent's uptime; no protocol depends on it")]
             started: Instant::now(),
-            changing: Mutex::new(Changing { overrides, ids: Ids::default(), pools, stale: true }),
+            changing: Mutex::new(Changing { overrides, ids: Ids::default(), pools, stale: true, resets: Vec::new() }),
             health: Health::default(),
             swept: Mutex::new(None),
         })
@@ -114,7 +126,7 @@ impl State {
 
     /// Brings the packet path to the config, with the operator's changes and what is known of the backends.
     pub(super) fn apply(&self) -> Result<()> {
-        self.settle(&mut self.changing()).map(drop)
+        self.settle(&mut self.changing())
     }
 
     fn apply_locked(&self, changing: &mut Changing) -> Result<()> {
@@ -165,8 +177,7 @@ impl State {
         };
         let done = changing.overrides.store(&self.config.agent.control_socket).and_then(|()| {
             orders(&mut changing, health::orders(before, change, deadline));
-            // No order of these resets anything at once.
-            self.settle(&mut changing).map(drop)
+            self.settle(&mut changing)
         });
         if done.is_err() {
             changing.overrides = kept;
@@ -184,10 +195,11 @@ impl State {
         let mut changing = self.changing();
         let (at, index) = place(&self.config, service, backend).context("no such backend")?;
         changing.pools[at].handle(Input::Order { backend: index, order: Order::Kill }, health::now());
-        let resets = self.settle(&mut changing)?;
+        let settled = self.settle(&mut changing);
+        let resets = changing.resets();
         drop(changing);
         resets.into_iter().for_each(|(id, cause)| self.resets.backend(id, cause));
-        Ok(())
+        settled
     }
 
     /// Gives each pool its input, if it has one, and does what all of them say then. The backends whose conns are to be
@@ -201,22 +213,21 @@ impl State {
                 None => pool.handle_timeout(now),
             }
         }
-        self.settle(&mut changing).unwrap_or_else(|error| {
+        if let Err(error) = self.settle(&mut changing) {
             // What could not be written is tried again with the next news.
             warn!(%error, "the packet path does not follow the health of the backends");
-            Vec::new()
-        })
+        }
+        changing.resets()
     }
 
-    /// Does what the pools say; the resets, which take long, are left to the caller.
-    fn settle(&self, changing: &mut Changing) -> Result<Vec<(u16, ResetCause)>> {
-        let mut resets = Vec::new();
+    /// Does what the pools say; the resets, which take long, are noted for who takes them on.
+    fn settle(&self, changing: &mut Changing) -> Result<()> {
         let mut apply = changing.stale;
         for (service, pool) in changing.pools.iter_mut().enumerate() {
             while let Some(action) = pool.poll_action() {
                 match action {
                     Action::Apply(_) => apply = true,
-                    Action::Reset { backend, cause } => resets.push((service, backend, cause)),
+                    Action::Reset { backend, cause } => changing.resets.push((service, backend, cause)),
                     Action::Tell(event) => self.log_event(service, &event),
                 }
             }
@@ -226,9 +237,7 @@ impl State {
             self.apply_locked(changing)?;
             changing.stale = false;
         }
-        let ids = &changing.ids.backends;
-        let id = |service: usize, backend: usize| ids.get(service).and_then(|ids| ids.get(backend)).copied();
-        Ok(resets.into_iter().filter_map(|(service, backend, cause)| Some((id(service, backend)?, cause))).collect())
+        Ok(())
     }
 
     /// Something that the shares do not show has changed what the packet path should hold.
