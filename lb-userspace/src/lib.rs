@@ -14,6 +14,7 @@ pub mod failover;
 pub mod ha;
 pub mod health;
 mod netlink;
+mod printable;
 pub mod reset;
 mod socket;
 pub mod sync;

@@ -8,6 +8,7 @@ mod handler;
 mod health;
 mod overrides;
 mod pair;
+mod refused;
 mod resets;
 mod state;
 mod supervisor;

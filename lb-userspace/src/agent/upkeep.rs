@@ -3,10 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Result;
-use lb_common::{
-    counter::Counter,
-    event::{Event, EventKind},
-};
+use lb_common::event::EventKind;
 use tokio::{
     sync::watch,
     task::{JoinSet, spawn_blocking},
@@ -14,7 +11,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{health, state::State};
+use super::{health, refused, state::State};
 use crate::datapath::{Sweep, hops};
 
 /// The pause between two sweeps, at least.
@@ -75,16 +72,10 @@ async fn follow_events(state: Arc<State>) {
         events.next(&mut records, EVENTS_AT_ONCE).await;
         for event in &records {
             if matches!(event.kind, EventKind::Refused | EventKind::Miss) {
-                log_refused(event);
+                refused::log(event);
             }
         }
     }
-}
-
-/// A packet that was refused, for the log.
-pub(super) fn log_refused(event: &Event) {
-    let reason = Counter::from_byte(event.reason).map_or("unknown", Counter::name);
-    debug!(client = %event.key.src, port = event.key.sport, vip = %event.key.dst, reason, "refused");
 }
 
 /// Removes expired conns and frees the ids of backends that nothing refers to any more.

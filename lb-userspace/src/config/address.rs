@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::code::Code;
 use super::problem::Problem;
-use super::source::quote;
+use crate::printable::quote;
 
 /// Reads `IPv4:PORT` for a service or a backend: an address that one host can have, and a port above 0.
 pub(super) fn parse_ipv4_port(text: &str) -> Result<SocketAddrV4, Problem> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::code::Code;
 use super::problem::Problem;
-use super::source::quote;
+use crate::printable::quote;
 
 /// Longest duration in the configuration: 30 days.
 pub const MAX_DURATION: Duration = Duration::from_secs(30 * 86_400);

@@ -6,8 +6,8 @@ use tracing_subscriber::EnvFilter;
 
 use super::code::Code;
 use super::problem::Problem;
-use super::source::quote;
 use super::suggest::nearest;
+use crate::printable::quote;
 
 /// The kernel's IFNAMSIZ without the closing zero byte.
 const MAX_INTERFACE_NAME: usize = 15;

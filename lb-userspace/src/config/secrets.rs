@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::source::quote;
+use crate::printable::quote;
 
 /// A shorter text is no secret, and stands in too many words.
 const SHORTEST: usize = 4;

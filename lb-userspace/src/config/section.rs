@@ -11,8 +11,8 @@ use super::diagnostic::Sink;
 use super::model::MaxConn;
 use super::problem::Problem;
 use super::schema::{Kind, Remedy, Room};
-use super::source::quote;
 use super::words::parse_auto;
+use crate::printable::quote;
 
 /// A table being read.
 pub(super) struct Section<'a> {

@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use super::secrets;
+use crate::printable::is_printable;
 
 /// Longest excerpt in characters; longer lines are cut around the caret.
 const EXCERPT_WIDTH: usize = 100;
@@ -145,30 +146,6 @@ fn excerpt(line: &str, column: usize, marked: usize) -> (String, usize, usize) {
     (out, caret, end.saturating_sub(caret).max(1))
 }
 
-/// False for what would move the cursor, hide text or turn its direction on a terminal.
-fn is_printable(c: char) -> bool {
-    !c.is_control()
-        && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
-}
-
-/// `text` in backticks for a message: escaped, and cut after 60 characters.
-pub(super) fn quote(text: &str) -> String {
-    let mut out = String::from("`");
-    for (count, c) in text.chars().enumerate() {
-        if count == 60 {
-            out.push('…');
-            break;
-        }
-        if matches!(c, '"' | '\'' | '\\') || (is_printable(c) && c != '`') {
-            out.push(c);
-        } else {
-            out.extend(c.escape_unicode());
-        }
-    }
-    out.push('`');
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,7 +189,5 @@ mod tests {
         let (_, _, excerpt, marked) = at("\ta\u{1b}[2Jb\u{202e}", 1..2);
         assert_eq!(excerpt, "    a\u{fffd}[2Jb\u{fffd}");
         assert_eq!(marked, "a");
-        assert_eq!(quote("a\u{1b}\n`b`\"'"), "`a\\u{1b}\\u{a}\\u{60}b\\u{60}\"'`");
-        assert_eq!(quote(&"x".repeat(80)).chars().count(), 63);
     }
 }

@@ -9,7 +9,8 @@ use toml::de::Error;
 
 use super::code::Code;
 use super::diagnostic::{MAX_KEPT, Sink};
-use super::source::{Source, quote};
+use super::source::Source;
+use crate::printable::quote;
 
 /// What syntax errors did to the rest of the file.
 pub(super) struct Damage {

@@ -5,11 +5,11 @@ use lb_common::service::{NoConn, OnDown, Scheduler};
 use super::code::Code;
 use super::model::MaxConn;
 use super::problem::Problem;
-use super::source::quote;
 use super::suggest::nearest;
 use crate::{
     datapath::Mode,
     health::{Level, Tls},
+    printable::quote,
     vrrp::packet::ChecksumKind,
 };
 

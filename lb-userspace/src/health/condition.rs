@@ -6,10 +6,8 @@
 
 use std::{fmt, time::Duration};
 
-use super::{
-    mysql::rows::{Rows, Value},
-    outcome::clean,
-};
+use super::mysql::rows::{Rows, Value};
+use crate::printable::clean;
 
 /// The conditions of a service; all must hold. None set: being able to answer `SELECT 1` will do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -6,9 +6,7 @@
 use std::fmt;
 
 use super::plan::Facts;
-
-/// Longest text of a server that is kept, in characters.
-const TEXT: usize = 200;
+use crate::printable::clean;
 
 /// How far a check had come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -164,23 +162,6 @@ const fn is_about_the_check(code: u16) -> bool {
     )
 }
 
-/// A server's text, as far as it may be shown: printable, on one line, not endless.
-#[must_use]
-pub fn clean(text: &[u8]) -> String {
-    let text = String::from_utf8_lossy(text.get(..4 * TEXT).unwrap_or(text));
-    let printable = |c: char| if c.is_control() || is_invisible(c) { '\u{fffd}' } else { c };
-    let mut cleaned: String = text.chars().take(TEXT).map(printable).collect();
-    if text.chars().nth(TEXT).is_some() {
-        cleaned.push('…');
-    }
-    cleaned
-}
-
-/// Direction marks and their kind: they make a terminal show something else than is there.
-const fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,14 +185,5 @@ mod tests {
             assert_eq!(Outcome::of_error(code, b"x").word(), word, "{code}");
         }
         assert!(Outcome::of_error(1129, b"Host is blocked").text().contains("FLUSH HOSTS"));
-    }
-
-    #[test]
-    fn a_server_cannot_write_on_our_terminal() {
-        assert_eq!(clean(b"a\x1b[2Jb\nc"), "a\u{fffd}[2Jb\u{fffd}c");
-        assert_eq!(clean("x\u{202e}y".as_bytes()), "x\u{fffd}y");
-        let long = clean(&[b'a'; 70_000]);
-        assert_eq!(long.chars().count(), TEXT + 1);
-        assert!(clean(&[0xff; 3]).chars().all(|c| c == '\u{fffd}'));
     }
 }

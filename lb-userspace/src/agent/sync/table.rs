@@ -16,7 +16,7 @@ use tracing::warn;
 
 use super::convert::{Ids, Now, flow, key as key_of};
 use crate::{
-    agent::upkeep,
+    agent::refused,
     datapath::{self, Datapath, Events, Scan, Ticks},
     sync::{Input, Key, Table, Tell, Tenths, Write},
 };
@@ -140,10 +140,10 @@ impl ConnTable {
             EventKind::Closing | EventKind::Closed => tell(Input::Closing(now.event(event))),
             EventKind::Replaced => tell(Input::Replaced(key_of(&event.key))),
             EventKind::Miss => {
-                upkeep::log_refused(event);
+                refused::log(event);
                 tell(Input::Miss(key_of(&event.key)));
             }
-            EventKind::Refused => upkeep::log_refused(event),
+            EventKind::Refused => refused::log(event),
         }
     }
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 
-use super::super::{code::Code, duration::parse_duration, problem::Problem, source::quote, suggest::nearest};
+use super::super::{code::Code, duration::parse_duration, problem::Problem, suggest::nearest};
+use crate::printable::quote;
 
 /// The shortest interval: below it checks would be load.
 const SHORTEST: Duration = Duration::from_millis(50);

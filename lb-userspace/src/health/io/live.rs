@@ -13,9 +13,12 @@ use super::{
     tcp::{fault, reset, reset_when_dropped},
     tls::Tlsing,
 };
-use crate::health::{
-    mysql::{Command, Login, Reply, Session, Wants},
-    outcome::{Fault, Outcome, Phase, clean},
+use crate::{
+    health::{
+        mysql::{Command, Login, Reply, Session, Wants},
+        outcome::{Fault, Outcome, Phase},
+    },
+    printable::clean,
 };
 
 /// How long a polite end may take.

@@ -1,7 +1,7 @@
 //! The answer to a statement, packet by packet: column count, columns, rows. Text protocol, bounded.
 
 use super::reader::Reader;
-use crate::health::outcome::clean;
+use crate::printable::clean;
 
 /// Most columns that are read: SHOW REPLICA STATUS has some 60.
 const COLUMNS: u64 = 512;

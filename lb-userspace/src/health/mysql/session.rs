@@ -19,11 +19,14 @@ use super::{
     reader::Reader,
     rows::{self, Progress, RowReader, Rows},
 };
-use crate::health::{
-    condition::Flavour,
-    outcome::{Fault, Outcome, Phase, clean},
-    plan::Tls,
-    secret::Secret,
+use crate::{
+    health::{
+        condition::Flavour,
+        outcome::{Fault, Outcome, Phase},
+        plan::Tls,
+        secret::Secret,
+    },
+    printable::clean,
 };
 
 /// Longest packet that makes sense until the login is done: greetings are below 150 bytes, keys below 1000.

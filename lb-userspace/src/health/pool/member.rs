@@ -6,8 +6,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::shares::Share;
 use crate::health::checker::Health;
+
+/// What the packet path is to do with a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Its weight among those that take new conns.
+    pub weight: u16,
+    /// It takes no new conns.
+    pub drain: bool,
+    /// It is dead.
+    pub down: bool,
+}
 
 /// Steps of a slow start.
 pub(super) const STEPS: u32 = 20;

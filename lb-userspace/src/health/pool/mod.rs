@@ -18,8 +18,8 @@ use std::{
 use lb_common::service::OnDown;
 
 pub use event::{Event, ResetCause};
-pub use member::{Agreement, MemberPlan, MemberView, State, Tier};
-pub use shares::{Share, Shares};
+pub use member::{Agreement, MemberPlan, MemberView, Share, State, Tier};
+pub use shares::Shares;
 
 use super::checker::Health;
 use member::{Admin, Member};

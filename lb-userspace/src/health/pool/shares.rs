@@ -2,18 +2,7 @@
 
 use std::time::Instant;
 
-use super::member::{Member, STEPS, Tier};
-
-/// What the packet path is to do with a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Share {
-    /// Its weight among those that take new conns.
-    pub weight: u16,
-    /// It takes no new conns.
-    pub drain: bool,
-    /// It is dead.
-    pub down: bool,
-}
+use super::member::{Member, STEPS, Share, Tier};
 
 /// The shares of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,28 +1,25 @@
-//! `[sync]`: over which path the directors tell each other of their conns, what protects it, and how patient they are.
-//!
-//! The type, its reading and its relations. Whether the key file can be used is a question for run time.
+//! Reads `[sync]` and checks its relations.
 
 use std::{net::Ipv4Addr, net::SocketAddrV4, ops::Range, path::PathBuf, time::Duration};
 
-use serde::{Serialize, Serializer};
 use toml::Spanned;
 
 use super::{
-    address::parse_group,
-    code::Code,
-    diagnostic::Sink,
-    duration::{format_duration, parse_delay, parse_duration},
-    names::{parse_interface_name, parse_key_file},
-    problem::Problem,
-    schema,
-    section::Section,
-    source::quote,
-    vrrp,
+    super::{
+        address::parse_group,
+        code::Code,
+        diagnostic::Sink,
+        duration::{format_duration, parse_delay, parse_duration},
+        names::{parse_interface_name, parse_key_file},
+        problem::Problem,
+        schema,
+        section::Section,
+        vrrp,
+    },
+    SYNC_PORT, Sync, SyncPeer,
 };
-use crate::datapath::Timeouts;
+use crate::{datapath::Timeouts, printable::quote};
 
-/// The port of the sync, unless the group names another one.
-pub const SYNC_PORT: u16 = 8848;
 /// The group, unless another one is given.
 const GROUP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(239, 255, 80, 81), SYNC_PORT);
 const HEARTBEAT: Duration = Duration::from_millis(50);
@@ -37,40 +34,8 @@ const REFRESH_RANGE: (Duration, Duration) = (Duration::from_millis(100), Duratio
 /// Looks at the table within the life of an idle conn: some of what they find may be lost.
 const LOOKS: u32 = 3;
 
-/// The `[sync]` section.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Sync {
-    /// The interface to the other director.
-    pub interface: String,
-    /// Where the other director is.
-    #[serde(serialize_with = "peer")]
-    pub peer: SyncPeer,
-    /// The file with the pre-shared key; `None`: unprotected, as the operator asked for.
-    pub key_file: Option<PathBuf>,
-    /// The pause between two heartbeats, 10 ms to 10 s.
-    #[serde(serialize_with = "duration")]
-    pub heartbeat: Duration,
-    /// So many missing ones mean that the path, or the peer, is gone; 2 to 100.
-    pub heartbeat_lost_after: u32,
-    /// How long at most a director that does not have all conns leaves a living Active in peace.
-    #[serde(serialize_with = "duration")]
-    pub wait: Duration,
-    /// How often the conn table is looked through for conns in use, 100 ms to 10 min.
-    #[serde(serialize_with = "duration")]
-    pub refresh: Duration,
-}
-
-/// Where the other director is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SyncPeer {
-    /// In a multicast group.
-    Group(SocketAddrV4),
-    /// At its address on the interface, from `[director.NAME]`.
-    Unicast,
-}
-
 /// What could be read; what is none was reported, or is not there.
-pub(super) struct Draft {
+pub(in crate::config) struct Draft {
     header: Range<usize>,
     interface: Option<Spanned<String>>,
     group: Option<Spanned<SocketAddrV4>>,
@@ -86,7 +51,7 @@ pub(super) struct Draft {
 }
 
 /// Reads the section of the whole document.
-pub(super) fn read(root: &mut Section<'_>, sink: &mut Sink) -> Option<Draft> {
+pub(in crate::config) fn read(root: &mut Section<'_>, sink: &mut Sink) -> Option<Draft> {
     let mut section = root.section("sync", &schema::SYNC, sink)?;
     let header = section.header();
     let interface = section.required("interface", parse_interface_name, sink);
@@ -127,7 +92,7 @@ fn parse_peer(text: &str) -> Result<(), Problem> {
 }
 
 /// Reports every broken relation.
-pub(super) fn validate(draft: &Draft, vrrp: &vrrp::Draft, timeouts: &Timeouts, sink: &mut Sink) {
+pub(in crate::config) fn validate(draft: &Draft, vrrp: &vrrp::Draft, timeouts: &Timeouts, sink: &mut Sink) {
     if !vrrp.is_there() {
         let help = "add a section [vrrp] with its [[vip]]s, and a [director.NAME] for each director";
         sink.report(Code::WithoutVrrp, draft.header.clone(), "[sync] without [vrrp]: there is no peer", help);
@@ -194,7 +159,7 @@ fn protection(draft: &Draft, sink: &mut Sink) {
 
 impl Draft {
     /// What it says, when nothing in it was reported as an error.
-    pub(super) fn build(self) -> Option<Sync> {
+    pub(in crate::config) fn build(self) -> Option<Sync> {
         Some(Sync {
             interface: self.interface?.into_inner(),
             peer: match (self.unicast, self.group) {
@@ -208,26 +173,4 @@ impl Draft {
             refresh: self.refresh.map_or(REFRESH, Spanned::into_inner),
         })
     }
-}
-
-impl Sync {
-    /// The path in a few words.
-    #[must_use]
-    pub fn path(&self) -> String {
-        match self.peer {
-            SyncPeer::Group(group) => format!("{group} on {}", self.interface),
-            SyncPeer::Unicast => format!("unicast on {}", self.interface),
-        }
-    }
-}
-
-fn peer<S: Serializer>(value: &SyncPeer, serializer: S) -> Result<S::Ok, S::Error> {
-    match value {
-        SyncPeer::Group(group) => serializer.collect_str(group),
-        SyncPeer::Unicast => serializer.serialize_str("unicast"),
-    }
-}
-
-fn duration<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&format_duration(*value))
 }
