@@ -139,13 +139,16 @@ impl Pair {
 
     /// Gives up all VIPs, tells the peer, and ends everything.
     pub(super) async fn stop(&self) {
-        if let (Some(sync), true) = (&self.sync, self.is_active())
-            && let Err(why) = sync.drain().await
-        {
-            warn!("gives up its role although {why}");
-        }
+        let drained = match &self.sync {
+            Some(sync) if self.is_active() => sync.drain().await,
+            _ => Ok(()),
+        };
         // The thread answers within milliseconds.
         tokio::task::block_in_place(|| self.failover.stop());
+        // Only now: a log may be on a disk that has stopped answering.
+        if let Err(why) = drained {
+            warn!("gave up its role although {why}");
+        }
         if let Some(sync) = &self.sync {
             sync.stop().await;
         }
