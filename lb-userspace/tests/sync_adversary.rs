@@ -7,7 +7,7 @@ mod pair;
 use std::time::{Duration, Instant};
 
 use lb_common::tcp::flag;
-use lb_userspace::sync::{Config, Event, Input, Psk, Refused, Rejected, Services, State};
+use lb_userspace::sync::{Config, Event, Input, Notice, Psk, Refused, Rejected, Services, State};
 
 use pair::{Director, Pair, address, config, conn, vip};
 
@@ -322,4 +322,67 @@ fn a_config_that_differs_is_told_and_stops_nothing() {
     assert_eq!(pair.directors[1].core.state(), State::Equal);
     assert!(pair.directors.iter().all(|director| director.core.status().peer.unwrap().config_differs));
     let _ = Event::ConfigDiffers(true);
+}
+
+fn notice(length: usize, seed: usize) -> Notice {
+    Notice::new(&(0..length).map(|at| (at * seed) as u8).collect::<Vec<_>>()).unwrap()
+}
+
+/// What a director has to say of other things than conns reaches the peer whole, in any length, over a line that loses
+/// and reorders; it is told once, and counts no longer than the peer's session.
+#[test]
+fn a_notice_arrives_whole_and_is_forgotten_with_its_sender() {
+    let mut pair = Pair::new([Config { datagram: 512, ..config(1) }, config(2)]);
+    let long = notice(Notice::LONGEST, 7);
+    let now = pair.now;
+    // Said before there is anybody to hear it.
+    pair.directors[0].core.handle(Input::Notice(long.clone()), now);
+    pair.run(SECOND);
+    assert_eq!(pair.directors[1].notices, [Some(long.clone())]);
+    assert!(pair.sent_by(0).iter().all(|bytes| bytes.len() <= 512), "no frame is longer than the line takes");
+    pair.run(3 * SECOND);
+    assert_eq!(pair.directors[1].notices.len(), 1, "repetitions are no news");
+    assert_eq!(pair.directors[0].notices, [], "nobody says anything there");
+
+    // Every third frame is lost.
+    let (mut frames, changed) = (0, notice(3000, 11));
+    let now = pair.now;
+    pair.directors[0].core.handle(Input::Notice(changed.clone()), now);
+    pair.run_with(3 * SECOND, |_, _| {
+        frames += 1;
+        frames % 3 != 0
+    });
+    assert_eq!(pair.directors[1].notices[1..], [Some(changed.clone())]);
+
+    // The line is away until the peer is taken for gone; the same process goes on afterwards.
+    pair.run_with(3 * SECOND, |_, _| false);
+    assert_eq!(pair.directors[1].notices[2..], [None]);
+    pair.run(2 * SECOND);
+    assert_eq!(pair.directors[1].notices[3..], [Some(changed)]);
+
+    // It says goodbye, and is replaced by one that has nothing to say.
+    let now = pair.now;
+    pair.directors[0].core.handle(Input::Stop, now);
+    pair.run(Duration::from_millis(20));
+    assert_eq!(pair.directors[1].notices[4..], [None]);
+    pair.directors[0] = Director::new(Config { epoch: [77; 16], seed: [78; 32], ..config(1) }, pair.now);
+    pair.run(2 * SECOND);
+    assert_eq!(pair.directors[1].core.state(), State::Equal);
+    assert_eq!(pair.directors[1].notices.len(), 5);
+}
+
+/// It may say something without end: conns go on, and nothing grows.
+#[test]
+fn notices_that_change_all_the_time_hold_up_no_conn() {
+    let mut pair = Pair::equal();
+    for turn in 0..200 {
+        let now = pair.now;
+        pair.directors[0].core.handle(Input::Notice(notice(Notice::LONGEST, turn)), now);
+        pair.directors[0].open(conn(3000 + turn as u16), now);
+        pair.run(Duration::from_millis(10));
+    }
+    pair.run(SECOND);
+    assert_eq!(pair.directors[1].contents().0.len(), 210);
+    assert_eq!(pair.directors[1].core.state(), State::Equal);
+    assert_eq!(pair.directors[1].notices.last(), Some(&Some(notice(Notice::LONGEST, 199))));
 }

@@ -167,7 +167,9 @@ impl State {
     }
 
     fn services_now(&self) -> anyhow::Result<Vec<ServiceView>> {
-        let words = |service| self.members(service).iter().map(|member| member.state.name()).collect();
+        let words = |service| {
+            self.members(service).iter().map(|member| (member.state.name(), member.agreement.difference())).collect()
+        };
         let summary = self.counted()?;
         let (ids, left) = (self.ids(), self.left()?);
         views::services(self.config(), &ids, self.datapath().tables(), &summary, &left, &words)

@@ -21,7 +21,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{overrides::Change, state::State};
+use super::{overrides::Change, state::State, verdicts::Verdicts};
 use crate::{
     config::{Config, MaxConn, format_duration},
     control::protocol::{CheckLine, CheckView, LeftView, ServerView},
@@ -29,7 +29,7 @@ use crate::{
     health::{
         Facts, Plan,
         io::{Report, Target, Watch},
-        pool::{Agreement, Event, Input, MemberPlan, MemberView, Order, Pool, PoolPlan, ResetCause, Tier},
+        pool::{Event, Input, MemberPlan, MemberView, Order, Pool, PoolPlan, ResetCause, Tier},
     },
 };
 
@@ -166,7 +166,9 @@ pub(super) async fn follow(state: Arc<State>, mut stopped: watch::Receiver<bool>
     let _ = state.health().watch.set(Arc::clone(&watch));
     let mut roles = time::interval(ROLE_EVERY);
     let mut active = true;
+    let mut verdicts = Verdicts::new(&state);
     loop {
+        block_in_place(|| verdicts.say(&state));
         let due = state.pools_due();
         let deadline = async {
             match due {
@@ -180,6 +182,11 @@ pub(super) async fn follow(state: Arc<State>, mut stopped: watch::Receiver<bool>
             report = reports.recv(), if !reports.is_closed() => report.and_then(|report| state.note(report)),
             () = deadline => None,
             () = state.health().changed.notified() => None,
+            heard = verdicts.heard() => {
+                let resets = block_in_place(|| state.hear(heard.as_deref()));
+                reset(&state, resets);
+                continue;
+            }
             _ = roles.tick() => {
                 let now_active = state.is_active();
                 if now_active == active {
@@ -327,7 +334,8 @@ impl State {
             warm_percent: member.warm,
             deadline_seconds: member.deadline.map(|left| left.as_secs()),
             left: None,
-            peer: (member.agreement != Agreement::Unknown).then(|| member.agreement.to_string()),
+            peer: member.peer.map(|up| if up { "up" } else { "down" }.to_owned()),
+            disagreement: member.agreement.difference().map(str::to_owned),
             counted: watched.as_ref().map_or(0, |watched| watched.progress.0),
             needed: watched.as_ref().map_or(0, |watched| watched.progress.1),
             late_us: watched.as_ref().map_or(0, |watched| micros(watched.lateness)),

@@ -14,6 +14,7 @@ mod state;
 mod supervisor;
 mod sync;
 mod upkeep;
+mod verdicts;
 mod views;
 
 use std::{path::Path, sync::Arc, time::Duration};

@@ -220,6 +220,11 @@ impl State {
         changing.resets()
     }
 
+    /// Looks at all pools, or tells them several things; what they say then waits for [`Self::tell_pools`].
+    pub(super) fn with_pools<T>(&self, work: impl FnOnce(&mut [Pool]) -> T) -> T {
+        work(&mut self.changing().pools)
+    }
+
     /// Does what the pools say; the resets, which take long, are noted for who takes them on.
     fn settle(&self, changing: &mut Changing) -> Result<()> {
         let mut apply = changing.stale;

@@ -94,12 +94,12 @@ pub(super) fn services(
     tables: &Tables,
     summary: &Summary,
     left: &BTreeMap<u16, LeftView>,
-    words: &dyn Fn(usize) -> Vec<&'static str>,
+    words: &dyn Fn(usize) -> Vec<(&'static str, Option<&'static str>)>,
 ) -> anyhow::Result<Vec<ServiceView>> {
     let mut views = Vec::with_capacity(config.services.len());
     for (at, (service, ids)) in config.services.iter().zip(&ids.backends).enumerate() {
         let mut backends = Vec::with_capacity(service.backends.len());
-        for ((backend, id), word) in service.backends.iter().zip(ids).zip(words(at)) {
+        for ((backend, id), (word, disagreement)) in service.backends.iter().zip(ids).zip(words(at)) {
             let record = tables.backends.get(u32::from(*id))?;
             backends.push(BackendView {
                 address: backend.address,
@@ -110,6 +110,7 @@ pub(super) fn services(
                 active: tables.loads.get(u32::from(*id))?.active,
                 inactive: summary.backends.get(usize::from(*id)).map_or(0, |tally| u64::from(tally.inactive)),
                 left: left.get(id).copied(),
+                disagreement: disagreement.map(str::to_owned),
             });
         }
         views.push(ServiceView {

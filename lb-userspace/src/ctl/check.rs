@@ -42,12 +42,26 @@ pub(super) fn checks(out: &mut impl Write, checks: &[CheckView]) -> io::Result<(
         if check.state != "up" && check.state != "standby" || check.trouble.is_some() {
             rows.extend(check.history.iter().rev().take(LINES).map(history));
         }
-        if let Some(peer) = check.peer.as_ref().filter(|peer| peer.contains("only")) {
-            rows.push(["", "", "", "", "", "", &format!("  {peer}")].map(str::to_owned));
+        if let Some(difference) = &check.disagreement {
+            rows.push(["", "", "", "", "", "", &format!("  {}", explained(difference))].map(str::to_owned));
         }
     }
     writeln!(out)?;
     columns(out, [Left, Left, Left, Right, Left, Right, Left], &rows)
+}
+
+/// A difference between the directors, and whose verdict counts.
+fn explained(difference: &str) -> &str {
+    match difference {
+        "down-here-only" => {
+            "down from here only; the other director reaches it, and uses it while it is Active: look at the network here"
+        }
+        "down-there-only" => {
+            "down from the other director only, which will not use it when it is Active: look at the network there"
+        }
+        // Of a later agent.
+        other => other,
+    }
 }
 
 fn state(check: &CheckView) -> String {
@@ -121,6 +135,7 @@ mod tests {
             deadline_seconds: None,
             left: None,
             peer: None,
+            disagreement: None,
             counted: 0,
             needed: 3,
             late_us: 0,
@@ -147,6 +162,16 @@ BACKEND              SERVICE  STATE   SINCE  LAST CHECK    TOOK  CAUSE
                                      1s ago  pass        1.2 ms    70 ×
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_difference_between_the_directors_is_shown_with_the_place_to_look_at() {
+        let text = |state: &str, word: &str| {
+            printed(&[CheckView { peer: Some("up".into()), disagreement: Some(word.into()), ..check(state) }])
+        };
+        assert!(text("down", "down-here-only").contains("  down from here only; the other director reaches it"));
+        assert!(text("up", "down-there-only").contains("  down from the other director only, "));
+        assert!(text("up", "a-later-word").contains("  a-later-word\n"));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Services, conns, stats and rates in the columns of `ipvsadm`, so that eyes and scripts trained on it go on working.
 //!
 //! The column widths, the order and the shortening of large numbers are those of ipvsadm 1.31 with `-n`. Ours are the
-//! product name in the first line, a word behind backends that take no new conns, and no blanks at line ends.
+//! product name in the first line, words behind backends that take no new conns or that the other director sees
+//! otherwise, and no blanks at line ends.
 
 use crate::control::protocol::{BackendView, ConnView, Rate, RateView, ServiceView, StatsView, Status, Traffic};
 use lb_common::{abi::map, backend::BackendState};
@@ -24,11 +25,17 @@ pub(super) fn services(out: &mut impl Write, status: &Status, services: &[Servic
     for service in services {
         writeln!(out, "{}  {} {}", service.protocol, service.listen, service.scheduler)?;
         for backend in &service.backends {
-            let BackendView { address, forward, weight, state, word, active, inactive, .. } = backend;
+            let BackendView { address, forward, weight, state, word, active, inactive, disagreement, .. } = backend;
             let address = address.to_string();
             // An agent without checks has no words of theirs.
             let word = if word.is_empty() { state.name() } else { word };
             let note = if word == BackendState::Up.name() { "" } else { word };
+            // The difference says which verdict is the own one.
+            let note = match disagreement {
+                Some(difference) if ["", BackendState::Down.name()].contains(&note) => difference.clone(),
+                Some(difference) => format!("{note}, {difference}"),
+                None => note.to_owned(),
+            };
             let line = format!("  -> {address:<28} {forward:<7} {weight:<6} {active:<10} {inactive:<10} {note}");
             writeln!(out, "{}", line.trim_end())?;
         }

@@ -53,6 +53,7 @@ fn services_have_the_columns_of_ipvsadm_ln() {
         active,
         inactive,
         left: None,
+        disagreement: None,
     };
     let services = [
         ServiceView {
@@ -63,6 +64,18 @@ fn services_have_the_columns_of_ipvsadm_ln() {
             backends: vec![
                 backend(FIRST, 3, BackendState::Up, 9, 2),
                 backend(SECOND, 0, BackendState::Draining, 1_234_567_890, 0),
+                BackendView {
+                    disagreement: Some("down-there-only".to_owned()),
+                    ..backend(FIRST, 3, BackendState::Up, 9, 2)
+                },
+                BackendView {
+                    disagreement: Some("down-here-only".to_owned()),
+                    ..backend(FIRST, 3, BackendState::Down, 9, 2)
+                },
+                BackendView {
+                    disagreement: Some("down-there-only".to_owned()),
+                    ..backend(FIRST, 0, BackendState::Draining, 9, 2)
+                },
             ],
             active: 10,
             inactive: 2,
@@ -84,6 +97,9 @@ Prot LocalAddress:Port Scheduler Flags
 TCP  10.80.1.243:3306 wrr
   -> 192.168.80.167:3306          Masq    3      9          2
   -> 192.168.80.136:3306          Masq    0      1234567890 0          draining
+  -> 192.168.80.167:3306          Masq    3      9          2          down-there-only
+  -> 192.168.80.167:3306          Masq    3      9          2          down-here-only
+  -> 192.168.80.167:3306          Masq    0      9          2          draining, down-there-only
 TCP  255.255.255.255:65535 mh
 ";
     assert_eq!(printed(|out| super::services(out, &status(), &services)), expected);

@@ -106,6 +106,7 @@ fn a_change_tells_what_the_backend_is_now() {
                 active,
                 inactive: 0,
                 left: None,
+                disagreement: None,
             },
         };
         assert_eq!(printed(|out| backend(out, &answer)), expected);

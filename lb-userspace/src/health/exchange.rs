@@ -77,6 +77,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use lb_common::service::OnDown;
+    use proptest::prelude::*;
 
     use super::*;
     use crate::health::{
@@ -140,6 +141,26 @@ mod tests {
             here.handle(input, now);
         }
         assert_eq!(seen(&here), [Agreement::Unknown; 3]);
+    }
+
+    proptest! {
+        /// Whoever holds the key may be wrong, or of another version.
+        #[test]
+        fn any_bytes_are_a_message_that_comes_back_or_none(bytes in proptest::collection::vec(any::<u8>(), 0..4 * RECORD)) {
+            if let Some(verdicts) = decode(&bytes) {
+                prop_assert_eq!(encode(&verdicts), bytes);
+            } else {
+                prop_assert!(bytes.len() % RECORD != 0 || bytes.chunks(RECORD).any(|record| record[RECORD - 1] > 1));
+            }
+        }
+
+        #[test]
+        fn what_is_said_of_any_backends_comes_back(said in proptest::collection::vec((any::<[u8; 4]>(), any::<u16>(), any::<[u8; 4]>(), any::<u16>(), any::<bool>()), 0..20)) {
+            let at = |ip: [u8; 4], port| SocketAddrV4::new(ip.into(), port);
+            let said: Vec<_> =
+                said.into_iter().map(|(a, p, b, q, up)| Verdict { service: at(a, p), backend: at(b, q), up }).collect();
+            prop_assert_eq!(decode(&encode(&said)), Some(said));
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use lb_common::tcp::State;
 use super::{
     conn::{Conn, Half, Key},
     crypto::Random,
+    notice::Notice,
     time::Tenths,
 };
 
@@ -51,6 +52,8 @@ pub enum Input<'a> {
     Services(Services),
     /// What the heartbeat is to tell.
     Beat(Beat),
+    /// The peer shall have this, instead of what it was to have before.
+    Notice(Notice),
     /// The peer is to become Active: tell when it has everything.
     Drain {
         /// The longest time to wait for that.
@@ -165,6 +168,8 @@ pub enum Action<'a> {
     },
     /// The peer is alive.
     Beat(Beat),
+    /// What the peer's notice says now; `None`: the peer is gone, and what it said does not count any more.
+    Notice(Option<Notice>),
     /// The peer has everything that was known when the drain began, or it does not.
     Drained(Result<(), Stalled>),
     /// Something that people want to know.

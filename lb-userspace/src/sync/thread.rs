@@ -20,7 +20,8 @@ use nix::{
 };
 
 use super::{
-    Action, Beat, Config, ConfigError, Event, Input, Key, Line, Peer, Replication, Stalled, Status, Tenths, Write,
+    Action, Beat, Config, ConfigError, Event, Input, Key, Line, Notice, Peer, Replication, Stalled, Status, Tenths,
+    Write,
 };
 
 /// How often the event ring is looked at: the latency of a change, and 200 wake-ups a second of an idle agent.
@@ -61,10 +62,12 @@ pub trait Table: Send + 'static {
 }
 
 /// Something that others want to hear of.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Happened {
     /// A heartbeat of the peer.
     Beat(Beat),
+    /// What the peer's notice says now; `None`: the peer is gone.
+    Notice(Option<Notice>),
     /// The core says.
     Event(Event),
     /// A drain came to its end.
@@ -340,6 +343,7 @@ impl<T: Table> Worker<T> {
                     }
                 }
                 Action::Beat(beat) => (self.listener)(Happened::Beat(beat)),
+                Action::Notice(notice) => (self.listener)(Happened::Notice(notice)),
                 Action::Event(event) => (self.listener)(Happened::Event(event)),
                 Action::Drained(result) => (self.listener)(Happened::Drained(result)),
                 Action::Scan => {

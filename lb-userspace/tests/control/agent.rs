@@ -53,6 +53,7 @@ fn backend(address: SocketAddrV4, weight: u16) -> BackendView {
         active: 9,
         inactive: 2,
         left: None,
+        disagreement: None,
     }
 }
 

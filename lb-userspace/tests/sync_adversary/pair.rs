@@ -8,8 +8,8 @@ use std::{
 
 use lb_common::tcp::flag::{ACK, SYN};
 use lb_userspace::sync::{
-    Action, Config, Conn, Counters, Half, Input, Key, Psk, Refused, Replication, Services, State, Tenths, Timeouts,
-    Write,
+    Action, Config, Conn, Counters, Half, Input, Key, Notice, Psk, Refused, Replication, Services, State, Tenths,
+    Timeouts, Write,
 };
 
 /// A director: a core, and the table as it wrote it.
@@ -18,6 +18,8 @@ pub(crate) struct Director {
     pub(crate) core: Replication,
     /// The table, of conns of the peer and its own.
     pub(crate) table: BTreeMap<Key, (Conn, Instant)>,
+    /// What the peer's notice said, every time that it changed.
+    pub(crate) notices: Vec<Option<Notice>>,
 }
 
 /// An address of the service or of a backend.
@@ -74,8 +76,8 @@ impl Director {
         let mut services = Services::default();
         services.add(vip(), address(2, 167, 3306));
         services.add(vip(), address(2, 136, 3306));
-        let mut director =
-            Self { core: Replication::new(config, now).expect("a config that makes sense"), table: BTreeMap::new() };
+        let core = Replication::new(config, now).expect("a config that makes sense");
+        let mut director = Self { core, table: BTreeMap::new(), notices: Vec::new() };
         director.core.handle(Input::Services(services), now);
         director.run(now);
         director
@@ -104,6 +106,7 @@ impl Director {
                     self.table.remove(&key);
                     self.core.handle(Input::NotFound(key), now);
                 }
+                Action::Notice(notice) => self.notices.push(notice),
                 Action::Beat(_) | Action::Drained(_) | Action::Event(_) => {}
             }
         }

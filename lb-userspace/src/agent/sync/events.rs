@@ -36,7 +36,7 @@ pub(super) async fn follow(mut happened: mpsc::Receiver<Happened>, names: Names,
 
 fn line(happened: &Happened, names: &Names, path: &str) {
     match happened {
-        Happened::Beat(_) | Happened::Drained(_) => {}
+        Happened::Beat(_) | Happened::Notice(_) | Happened::Drained(_) => {}
         Happened::Line(true) => info!(path, "sync: the path works"),
         Happened::Line(false) => warn!(path, "sync: the path does not work; `lbctl peer` says why"),
         Happened::Event(event) => match event {

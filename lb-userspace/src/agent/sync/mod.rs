@@ -20,7 +20,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::JoinHandle,
     time,
 };
@@ -32,7 +32,7 @@ use crate::{
     datapath::Datapath,
     failover::{Inputs, Witness},
     ha::{self, GateState, HeartbeatTiming},
-    sync::{Happened, Input, Running, Stalled, State},
+    sync::{Happened, Input, Notice, Running, Stalled, State},
 };
 
 pub use table::ConnTable;
@@ -84,6 +84,7 @@ pub(super) struct ConnSync {
     node: String,
     path: String,
     waiting: Waiting,
+    notices: watch::Receiver<Option<Notice>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -112,6 +113,7 @@ impl ConnSync {
         let table = ConnTable::open(datapath).context("open the packet path's table for the sync")?;
         let table = Ear { table, voice, patience: timing.lost(), told: None };
         let (tell, happened) = mpsc::channel(EVENTS);
+        let (hear, notices) = watch::channel(None);
         let waiting = Waiting::default();
         let (witness, drained) = (inputs.clone(), waiting.clone());
         let listener = Box::new(move |event: Happened| match event {
@@ -119,6 +121,7 @@ impl ConnSync {
                 // A thread that does not keep up hears the next one.
                 witness.input(ha::Input::Heartbeat(voice::beat(beat)));
             }
+            Happened::Notice(notice) => drop(hear.send_replace(notice)),
             Happened::Drained(result) => {
                 let all = std::mem::take(&mut *drained.lock().unwrap_or_else(PoisonError::into_inner));
                 for one in all {
@@ -136,12 +139,13 @@ impl ConnSync {
         running.tell(Input::Services(settings::services(config)));
         let names = events::Names::new(config);
         let log = tokio::spawn(events::follow(happened, names, sync.path()));
-        let gate = tokio::spawn(watch(running.clone(), inputs, sync.wait));
+        let gate = tokio::spawn(follow_gate(running.clone(), inputs, sync.wait));
         Ok(Some(Self {
             running,
             node: director.name.clone(),
             path: sync.path(),
             waiting,
+            notices,
             tasks: Mutex::new(vec![log, gate]),
         }))
     }
@@ -149,6 +153,16 @@ impl ConnSync {
     /// The services that conns of the peer may belong to have changed.
     pub(super) fn services(&self, config: &Config) {
         self.running.tell(Input::Services(settings::services(config)));
+    }
+
+    /// The peer shall have this, instead of what was said before.
+    pub(super) fn say(&self, notice: Notice) {
+        self.running.tell(Input::Notice(notice));
+    }
+
+    /// What the peer says in its notice; `None`: it is gone, or says nothing.
+    pub(super) fn notices(&self) -> watch::Receiver<Option<Notice>> {
+        self.notices.clone()
     }
 
     /// Waits until the peer has everything that is known here, for a second at most.
@@ -201,7 +215,7 @@ impl ConnSync {
 }
 
 /// Keeps the gate where the sync says that it belongs.
-async fn watch(running: Arc<Running>, inputs: Inputs, bound: Duration) {
+async fn follow_gate(running: Arc<Running>, inputs: Inputs, bound: Duration) {
     let mut ticks = time::interval(LOOK);
     ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     let mut told = None;

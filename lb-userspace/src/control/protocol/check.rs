@@ -31,9 +31,12 @@ pub struct CheckView {
     /// The conns that it still has, if it takes no new ones by the operator's will.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left: Option<LeftView>,
-    /// How the other director sees it, if it says.
+    /// `up` or `down`: what the other director's checks think of it at this moment, if it says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<String>,
+    /// `down-here-only` or `down-there-only`: a difference between the directors that lasts, a fault of the network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disagreement: Option<String>,
     /// Checks in a row that speak for a change.
     pub counted: u32,
     /// How many it takes.

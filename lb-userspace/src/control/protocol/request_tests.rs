@@ -126,6 +126,7 @@ fn service(name: &str, backends: &[&str]) -> ServiceView {
                 active: 0,
                 inactive: 0,
                 left: None,
+                disagreement: None,
             })
             .collect(),
         active: 0,

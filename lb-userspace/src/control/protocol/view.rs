@@ -152,6 +152,9 @@ pub struct BackendView {
     /// More about them, if it takes no new ones by the operator's will.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left: Option<LeftView>,
+    /// `down-here-only` or `down-there-only`: the other director has seen it otherwise for some time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disagreement: Option<String>,
 }
 
 /// One conn, both directions together, as in `ipvsadm -Lnc`.

@@ -82,13 +82,27 @@ pub enum Agreement {
     DownThereOnly,
 }
 
+impl Agreement {
+    /// The word for a difference; `None`: there is none.
+    #[must_use]
+    pub const fn difference(self) -> Option<&'static str> {
+        match self {
+            Self::Unknown | Self::Same => None,
+            Self::DownHereOnly => Some("down-here-only"),
+            Self::DownThereOnly => Some("down-there-only"),
+        }
+    }
+}
+
 impl fmt::Display for Agreement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Unknown => "the other director says nothing about it",
             Self::Same => "both directors see it alike",
-            Self::DownHereOnly => "down from here only: the other director reaches it, so look at the network here",
-            Self::DownThereOnly => "down from the other director only: look at the network there",
+            Self::DownHereOnly => {
+                "down from here only: the other director reaches it, so look at the network of this one"
+            }
+            Self::DownThereOnly => "down from the other director only, so look at the network there",
         })
     }
 }
@@ -144,7 +158,9 @@ pub struct MemberView {
     pub warm: u32,
     /// When what is left of a drain is reset.
     pub deadline: Option<Duration>,
-    /// What the peer thinks of it.
+    /// What the peer's checks think of it now; none: it does not say.
+    pub peer: Option<bool>,
+    /// Whether both think the same, apart from differences that do not last.
     pub agreement: Agreement,
 }
 
@@ -302,6 +318,7 @@ impl Member {
             was_known: self.was_known,
             warm: self.ramp.map_or(100, |ramp| ramp.step(now) * 100 / STEPS),
             deadline: self.deadline.map(|at| at.saturating_duration_since(now)),
+            peer: self.peer,
             agreement: self.agreement,
         }
     }

@@ -25,6 +25,7 @@ use super::{
     crypto::nth,
     index::{Id, Index},
     limit::Limit,
+    notice::{Inbox, Outbox},
     time::{Clock, Tick},
 };
 
@@ -65,6 +66,8 @@ pub struct Replication {
     now: Instant,
     services: Services,
     beat: Beat,
+    outbox: Outbox,
+    inbox: Inbox,
     counters: Counters,
 
     index: Index,
@@ -153,6 +156,7 @@ enum Todo {
     Look(Key),
     Retire(Key, Tenths),
     Beat(Beat),
+    Notice,
     Drained(Result<(), Stalled>),
     Event(Event),
 }
@@ -174,6 +178,8 @@ impl Replication {
             now,
             services: Services::default(),
             beat: Beat::default(),
+            outbox: Outbox::default(),
+            inbox: Inbox::default(),
             counters: Counters::default(),
             index: Index::new(secret as u64),
             // Random, so that two that have not heard of each other do not begin two conns at the same time.
@@ -222,6 +228,7 @@ impl Replication {
             Input::NotWritten(key) => self.not_written(&key),
             Input::Services(services) => self.services = services,
             Input::Beat(beat) => self.set_beat(beat),
+            Input::Notice(notice) => self.outbox.put(notice),
             Input::Drain { within } => self.drain(within),
             Input::Stop => self.stop(),
         }
@@ -243,6 +250,7 @@ impl Replication {
                 Todo::Look(key) => Action::Look(key),
                 Todo::Retire(key, idle) => Action::Retire { key, idle },
                 Todo::Beat(beat) => Action::Beat(beat),
+                Todo::Notice => Action::Notice(self.inbox.notice()),
                 Todo::Drained(result) => Action::Drained(result),
                 Todo::Event(event) => Action::Event(event),
             });

@@ -129,6 +129,11 @@ impl Replication {
             Item::Digests(digests) => self.compare_buckets(digests),
             Item::Repair(buckets) => buckets.for_each(|bucket| self.send_bucket(bucket)),
             Item::Pull(keys) => keys.flatten().for_each(|key| self.pulled(&key)),
+            Item::Notice(part) => {
+                if self.inbox.take(&part) {
+                    self.actions.push_back(Todo::Notice);
+                }
+            }
             Item::Bye => self.peer_down(true),
             Item::Unknown => {}
         }

@@ -63,7 +63,8 @@ impl Replication {
             || memory.digests.is_some()
             || !memory.repair.is_empty()
             || !memory.absent.is_empty()
-            || !self.pulls.is_empty();
+            || !self.pulls.is_empty()
+            || self.outbox.is_due();
         if control {
             return Some(Load::Control);
         }
@@ -248,7 +249,17 @@ impl Replication {
         if !memory.repair.is_empty() && to.fits(64) {
             write::repair(|| memory.repair.pop(), to);
         }
+        self.fill_notice(to);
         self.fill_digests(to);
+    }
+
+    fn fill_notice(&mut self, to: &mut Writer<'_>) {
+        while let Some(part) = self.outbox.part()
+            && to.fits(write::PART_HEAD + part.bytes.len())
+        {
+            write::notice(&part, to);
+            self.outbox.sent(self.now);
+        }
     }
 
     fn fill_beat(&mut self, to: &mut Writer<'_>) {

@@ -186,11 +186,15 @@ impl Replication {
         }
         self.due.flush_now = true;
         self.due.ack_now = true;
+        self.outbox.begin();
     }
 
     /// There is no session any more.
     pub(super) fn lose_session(&mut self) {
         let Some(session) = self.session.take() else { return };
+        if self.inbox.forget() {
+            self.actions.push_back(super::Todo::Notice);
+        }
         if session.confirmed {
             self.lost = self.tick();
             self.parted = self.lost;

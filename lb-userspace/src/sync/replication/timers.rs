@@ -43,6 +43,7 @@ impl Replication {
             self.due.beat_now = true;
             self.due.probe = Some(now + PROBE);
         }
+        self.outbox.handle_timeout(now);
         if self.waiting.is_some_and(|since| since + FLUSH <= now) {
             self.due.flush_now = true;
         }
@@ -99,7 +100,8 @@ impl Replication {
         let drain = self.drain.map(|drain| drain.until);
         let walks = |memory: &Memory| memory.bulk.end.is_none() && memory.has_room_for_bulk();
         let walk = self.memory.as_ref().filter(|memory| confirmed && walks(memory)).map(|_| self.now);
-        let timers = [audit, scan, session, greet, flush, drain, walk];
+        let notice = self.outbox.poll_timeout().filter(|_| confirmed);
+        let timers = [audit, scan, session, greet, flush, drain, walk, notice];
         let of_session = [due.beat, due.ack, due.missing, due.probe].map(|at| at.filter(|_| self.session.is_some()));
         timers.into_iter().chain(of_session).flatten().min()
     }

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::sync::conn::Key;
+use crate::sync::{conn::Key, notice::Part};
 
 use super::{
     Malformed,
@@ -23,6 +23,8 @@ mod kind {
     pub(crate) const REPAIR: u8 = 10;
     pub(crate) const PULL: u8 = 11;
     pub(crate) const BYE: u8 = 12;
+    /// Since minor version 1.
+    pub(crate) const NOTICE: u8 = 13;
 }
 
 /// What the sender has received and sent.
@@ -106,6 +108,7 @@ pub(crate) enum Item<'a> {
     Digests(Digests<'a>),
     Repair(Buckets<'a>),
     Pull(Records<'a, Key>),
+    Notice(Part<'a>),
     Bye,
     Unknown,
 }
@@ -189,10 +192,19 @@ impl<'a> Item<'a> {
                 body.u16().filter(|_| whole(body, 8)).map(|first| Self::Digests(Digests { first, rest: body }))
             }
             kind::REPAIR => whole(body, 2).then_some(Self::Repair(Buckets(body))),
+            kind::NOTICE => Part::read(&mut body).map(Self::Notice),
             kind::BYE => Some(Self::Bye),
             _ => Some(Self::Unknown),
         };
         item.ok_or(Malformed)
+    }
+}
+
+impl<'a> Part<'a> {
+    fn read(from: &mut Reader<'a>) -> Option<Self> {
+        let (version, of, at, length) = (from.u32()?, from.u8()?, from.u8()?, from.u16()?);
+        let part = Self { version, of, at, bytes: from.take(length.into())? };
+        part.is_sound().then_some(part)
     }
 }
 
@@ -348,6 +360,21 @@ pub(crate) mod write {
             }
         });
         count
+    }
+
+    /// Bytes of the body of a notice's part, besides its bytes.
+    pub(crate) const PART_HEAD: usize = 8;
+
+    pub(crate) fn notice(part: &Part<'_>, to: &mut Writer<'_>) {
+        let Part { version, of, at, bytes } = *part;
+        to.item(kind::NOTICE, |to| {
+            to.u32(version);
+            to.u8(of);
+            to.u8(at);
+            // At most PART.
+            to.u16(bytes.len() as u16);
+            to.raw(bytes);
+        });
     }
 
     pub(crate) fn bye(to: &mut Writer<'_>) {

@@ -22,7 +22,7 @@ pub(super) use record::{ConnRecord, GoneRecord, Record, Why};
 /// Directors of different major versions do not speak to each other.
 pub(super) const MAJOR: u8 = 1;
 /// Directors of different minor versions do.
-pub(super) const MINOR: u8 = 0;
+pub(super) const MINOR: u8 = 1;
 
 /// A frame of the peer that this version cannot have written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

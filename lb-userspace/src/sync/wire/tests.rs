@@ -8,7 +8,7 @@ use super::{
     record::Record,
     *,
 };
-use crate::sync::{Conn, Half, Key, Psk, Tenths};
+use crate::sync::{Conn, Half, Key, Psk, Tenths, notice::Part};
 
 fn address(n: u8, port: u16) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::new(10, 80, 1, n), port)
@@ -62,6 +62,7 @@ fn all_items() -> Vec<u8> {
         assert_eq!(write::digests(5, || some.pop(), to), 2);
         let mut some = vec![8, 7];
         assert_eq!(write::repair(|| some.pop(), to), 2);
+        write::notice(&part(), to);
         write::bye(to);
     })
 }
@@ -78,6 +79,10 @@ fn beat() -> Beat {
         bulk_end: 14,
         fingerprint: 15,
     }
+}
+
+fn part() -> Part<'static> {
+    Part { version: 3, of: 2, at: 1, bytes: b"what it says" }
 }
 
 fn mark() -> Mark {
@@ -132,13 +137,17 @@ fn check(items: Items<'_>) {
                 assert_eq!(buckets.collect::<Vec<_>>(), [7, 8]);
                 seen.push("repair");
             }
+            Item::Notice(found) => {
+                assert_eq!(found, part());
+                seen.push("notice");
+            }
             Item::Bye => seen.push("bye"),
             Item::Unknown => {}
         }
     }
     let all = ["ack", "stream", "conns", "gone", "activity", "pull", "missing", "beat", "mark", "digests", "repair"];
     assert_eq!(seen[..11], all);
-    assert_eq!(seen[11..], ["bye"]);
+    assert_eq!(seen[11..], ["notice", "bye"]);
 }
 
 #[test]
@@ -313,7 +322,33 @@ fn seeds() -> Vec<(String, Vec<u8>)> {
     header.write(&mut Writer::new(&mut frame, 2000));
     frame.extend_from_slice(&all);
     seeds.push(("frame".to_owned(), frame));
+    let parts = |parts: &[(u32, u8, u8, usize)]| {
+        bytes(4000, |to| {
+            for &(version, of, at, length) in parts {
+                write::notice(&Part { version, of, at, bytes: &[7; 1000][..length] }, to);
+            }
+        })
+    };
+    for (name, said) in [
+        ("notice", parts(&[(1, 2, 1, 9), (1, 2, 0, 384), (2, 1, 0, 0), (1, 2, 0, 384)])),
+        ("notice-contradicts-itself", parts(&[(1, 2, 0, 384), (1, 3, 1, 384), (1, 1, 0, 5), (1, 2, 1, 1)])),
+        ("notice-too-many-parts", parts(&[(1, 65, 64, 3)])),
+        ("notice-beyond-its-end", parts(&[(1, 2, 2, 384)])),
+        ("notice-long-part", parts(&[(u32::MAX, 1, 0, 385)])),
+    ] {
+        seeds.push((name.to_owned(), said));
+    }
     seeds
+}
+
+#[test]
+fn a_part_that_no_notice_has_makes_the_frame_unsound() {
+    let sound = |of, at, length: usize| {
+        let frame = bytes(1400, |to| write::notice(&Part { version: 1, of, at, bytes: &[7; 1000][..length] }, to));
+        Items::new(&frame).are_sound()
+    };
+    assert!(sound(1, 0, 0) && sound(64, 0, 384) && sound(64, 63, 384));
+    assert!(!sound(0, 0, 0) && !sound(65, 64, 3) && !sound(2, 2, 384) && !sound(1, 0, 385) && !sound(2, 0, 383));
 }
 
 /// `BLESS=1` writes the seeds anew; findings of the fuzzer are added by hand.

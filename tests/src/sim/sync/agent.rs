@@ -266,7 +266,7 @@ impl Director {
                         }
                     }
                 }
-                Action::Beat(_) => {}
+                Action::Beat(_) | Action::Notice(_) => {}
                 Action::Drained(result) => effects.push(Effect::Drained(result)),
                 Action::Event(event) => effects.push(Effect::Event(event)),
             }
