@@ -8,9 +8,15 @@ use std::time::Duration;
 
 use lb_common::conn::FlowKey;
 use lb_tests::bench::cpu_time;
-use lb_tests::lab::{EchoServer, EchoSession, Lab, LabOptions, Offload, addr, now, talk_all, wait_for};
+use lb_tests::checks::Pair;
+use lb_tests::lab::{
+    AgentOptions, Director, EchoServer, EchoSession, Lab, LabOptions, Offload, Server, VrrpOptions, addr, now,
+    talk_all, wait_for,
+};
+use lb_userspace::control::protocol::Status;
 use lb_userspace::datapath::{self, Ends, Numbers, Scan, Tables};
 use lb_userspace::reset::{End, Resetter};
+use mysql::prelude::Queryable as _;
 
 const MODES: [(&str, Offload); 2] = [("tc", Offload::On), ("xdp", Offload::Off)];
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -102,4 +108,86 @@ fn a_thousand_conns_of_one_backend_are_reset_at_once() {
 
     all_are_reset("a thousand", &mut sessions, &echo, 0);
     assert_eq!(echo.open(), 0);
+}
+
+/// Waits until the checks of a director say so of a server.
+fn until(director: &Director, server: &Server, state: &str) {
+    let at = SocketAddrV4::new(server.address(), addr::MYSQL_PORT);
+    let is_so = |status: Status| status.checks.iter().any(|check| check.address == at && check.state == state);
+    wait_for(state, PATIENCE, || Ok(is_so(director.ctl(&["status"])?).then_some(())))
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", director.agent_log().unwrap()));
+}
+
+/// Established sockets of the server's kernel towards the client, whatever becomes of the process that has them.
+fn sockets(lab: &Lab, server: &Server) -> usize {
+    let hex = |address: std::net::Ipv4Addr, port: u16| format!("{:08X}:{port:04X}", address.to_bits().swap_bytes());
+    let local = hex(server.address(), addr::MYSQL_PORT);
+    let remote = hex(lab.client().address(), 0);
+    let table = server.host().check(&["cat", "/proc/net/tcp"]).unwrap();
+    let is_ours = |line: &&str| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        fields.len() > 3 && fields[1] == local && fields[2][..8] == remote[..8] && fields[3] == "01"
+    };
+    table.lines().filter(is_ours).count()
+}
+
+/// A server that is only wedged, and one whose host was cut off and comes back after the directors have changed places:
+/// the server's ends go, too, and nobody waits for the server's own timeouts.
+#[test]
+fn the_ends_of_a_wedged_or_returning_server_are_reset_by_whoever_knows_them() {
+    const SESSIONS: usize = 20;
+    let lab = LabOptions { directors: 2, ..LabOptions::default() }.up().unwrap();
+    let check = "[service.check]\nlevel = \"greeting\"\ninter = \"300ms\"\nfastinter = \"200ms\"\ntimeout = \"500ms\"";
+    let agent = AgentOptions { check: check.to_owned(), ..lab.agent_options() };
+    let pair = Pair::of(lab, VrrpOptions::fast(), agent).unwrap().synced().unwrap();
+    let (lab, d1, d2) = (&pair.lab, pair.director(0), pair.director(1));
+    let [rs1, rs2] = lab.servers() else { panic!("two servers") };
+    pair.start(0).unwrap();
+    pair.gets(0).unwrap();
+    pair.start(1).unwrap();
+    for director in [d1, d2] {
+        until(director, rs1, "up");
+        until(director, rs2, "up");
+    }
+    let open = || (0..SESSIONS).map(|_| lab.client().connect(addr::SERVICE).unwrap()).collect::<Vec<_>>();
+    let answer =
+        |open: &mut [mysql::Conn]| open.iter_mut().filter_map(|session| session.query_drop("SELECT 1").ok()).count();
+    let gone = |what: &str| {
+        wait_for(what, PATIENCE, || Ok((sockets(lab, rs1) == 0).then_some(())))
+            .unwrap_or_else(|error| panic!("{error:#}: {} are left", sockets(lab, rs1)));
+    };
+
+    let mut sessions = open();
+    assert_eq!(sockets(lab, rs1), SESSIONS / 2);
+    rs1.freeze().unwrap();
+    let frozen = now();
+    until(d1, rs1, "down");
+    // Its kernel lives, and is told at once; the process learns of it when it wakes.
+    gone("ends of a frozen server");
+    println!("frozen: {} ends reset {:.1?} later, while it is frozen", SESSIONS / 2, frozen.elapsed());
+    assert_eq!(answer(&mut sessions), SESSIONS / 2);
+    rs1.thaw().unwrap();
+    for director in [d1, d2] {
+        until(director, rs1, "up");
+    }
+    drop(sessions);
+    wait_for("everybody to leave", PATIENCE, || Ok((sockets(lab, rs1) + sockets(lab, rs2) == 0).then_some(())))
+        .unwrap();
+
+    let mut sessions = open();
+    assert_eq!(sockets(lab, rs1), SESSIONS / 2);
+    rs1.host().ip_batch("link set eth0 down\n").unwrap();
+    for director in [d1, d2] {
+        until(director, rs1, "down");
+    }
+    assert_eq!(answer(&mut sessions), SESSIONS / 2);
+    assert_eq!(sockets(lab, rs1), SESSIONS / 2, "it heard nothing");
+    d1.ctl_text(&["failover"]).unwrap();
+    pair.takes(1).unwrap();
+    rs1.host().ip_batch("link set eth0 up\n").unwrap();
+    let back = now();
+    gone("ends of a server that is back");
+    println!("back, with the other director Active: {} ends reset {:.1?} later", SESSIONS / 2, back.elapsed());
+    until(d2, rs1, "up");
+    assert_eq!(answer(&mut sessions), SESSIONS / 2, "the others never noticed");
 }

@@ -66,7 +66,8 @@ pub enum Input {
         /// What is wanted.
         order: Order,
     },
-    /// This director carries the traffic, or does not any more. Only who carries it resets conns.
+    /// This director carries the traffic, or does not any more. Only who carries it resets conns, and makes sure later
+    /// that they are.
     Active(bool),
 }
 
@@ -282,7 +283,8 @@ impl Pool {
     }
 
     fn reset(&mut self, backend: usize, cause: ResetCause) {
-        if self.active {
+        // Whoever told a dead backend's ends has to tell them again, whatever it has become meanwhile: nobody else knows them.
+        if self.active || cause == ResetCause::Returned {
             self.actions.push_back(Action::Reset { backend, cause });
         }
     }

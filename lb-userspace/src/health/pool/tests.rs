@@ -297,6 +297,10 @@ fn only_the_active_director_resets_and_it_makes_up_for_what_it_could_not_do() {
     assert_eq!(rig.resets(), [(0, ResetCause::Down)]);
     rig.give(Input::Active(true));
     assert_eq!(rig.resets(), []);
+    // What it told in vain it tells again, although another one carries the traffic by then.
+    rig.give(Input::Active(false));
+    rig.up(0);
+    assert_eq!(rig.resets(), [(0, ResetCause::Returned)]);
 }
 
 #[test]
