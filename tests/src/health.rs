@@ -28,7 +28,6 @@ pub struct Checks {
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
     started: Instant,
-    task: i32,
 }
 
 impl Checks {
@@ -59,7 +58,7 @@ impl Checks {
                 runtime.block_on(async {
                     let (watch, mut received) = Watch::start(targets, u64::from(std::process::id()));
                     let watch = Arc::new(watch);
-                    let _ = made.send((Arc::clone(&watch), nix::unistd::gettid().as_raw()));
+                    let _ = made.send(Arc::clone(&watch));
                     drop(made);
                     let note = async {
                         while let Some(report) = received.recv().await {
@@ -80,8 +79,8 @@ impl Checks {
                 eprintln!("checks: {error:#}");
             }
         });
-        let (watch, task) = making.recv().context("the checks did not start")?;
-        Ok(Self { reports, watch, stop: Some(stop), thread: Some(thread), started, task })
+        let watch = making.recv().context("the checks did not start")?;
+        Ok(Self { reports, watch, stop: Some(stop), thread: Some(thread), started })
     }
 
     fn reports(&self) -> MutexGuard<'_, Vec<(Instant, Report)>> {
@@ -137,21 +136,6 @@ impl Checks {
     /// Number of checks of a backend that the history still knows.
     pub fn count(&self, backend: usize) -> u64 {
         self.view(backend).map_or(0, |view| view.history.iter().map(|line| line.count).sum())
-    }
-
-    /// CPU time that all checks together have taken so far, kernel and user.
-    ///
-    /// # Errors
-    /// When their thread is gone.
-    pub fn cpu(&self) -> Result<Duration> {
-        // The clock of one thread, as pthread_getcpuclockid(3) encodes it.
-        let clock = (!self.task << 3) | 6;
-        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: the structure lives through the call.
-        if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
-            return Err(std::io::Error::last_os_error()).context("read the CPU clock of the checks");
-        }
-        Ok(Duration::new(u64::try_from(time.tv_sec)?, u32::try_from(time.tv_nsec)?))
     }
 
     /// Ends the checks, their connections in order.
