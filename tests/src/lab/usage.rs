@@ -1,5 +1,6 @@
 //! What a process and the packet path's maps take of the machine, by the kernel's own account (proc(5)).
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
@@ -23,6 +24,28 @@ impl Director {
         let ticks = fields.split_ascii_whitespace().skip(11).take(2).map(str::parse::<u64>);
         let ticks: u64 = ticks.sum::<Result<u64, _>>().with_context(|| format!("{path}: {text}"))?;
         Ok(Duration::from_secs_f64(ticks as f64 / TICKS))
+    }
+
+    /// CPU time of the agent's threads so far, those of one name together.
+    ///
+    /// # Errors
+    /// When none runs.
+    pub fn agent_cpu_by_thread(&self) -> Result<BTreeMap<String, Duration>> {
+        let directory = format!("/proc/{}/task", self.agent_pid()?);
+        let mut threads = BTreeMap::new();
+        for task in fs::read_dir(&directory).with_context(|| format!("read {directory}"))? {
+            let path = task?.path();
+            // One that has ended meanwhile is nobody's any more.
+            let (Ok(name), Ok(stat)) =
+                (fs::read_to_string(path.join("comm")), fs::read_to_string(path.join("schedstat")))
+            else {
+                continue;
+            };
+            let nanos = stat.split_ascii_whitespace().next().and_then(|text| text.parse().ok());
+            let nanos = nanos.with_context(|| format!("{}/schedstat: {stat}", path.display()))?;
+            *threads.entry(name.trim().to_owned()).or_insert(Duration::ZERO) += Duration::from_nanos(nanos);
+        }
+        Ok(threads)
     }
 
     /// Memory of the agent in KiB: what it has now, and the most it ever had.
