@@ -262,21 +262,29 @@ fn checks_leave_no_trace_on_a_server_that_forgives_nothing() {
     )
     .unwrap();
     let (limit, all, logins) = at_length((60, 6_000, 2_000), (1500, 604_800, 120_960));
+    let counts = || (0..6).map(|backend| checks.count(backend)).collect::<Vec<u64>>();
     wait_for("all the checks", Duration::from_secs(limit), || {
-        let counts: Vec<u64> = (0..6).map(|backend| checks.count(backend)).collect();
+        let counts = counts();
         let enough = counts.iter().all(|count| *count >= 1000) && counts[2] + counts[3] >= logins;
         Ok((enough && counts.iter().sum::<u64>() >= all).then_some(()))
     })
     .unwrap();
-    let counts: Vec<u64> = (0..6).map(|backend| checks.count(backend)).collect();
+    let counts = counts();
     for backend in 0..6 {
         assert_eq!(checks.changes(backend).len(), 1, "{}", checks.story(backend));
         assert_eq!(checks.view(backend).unwrap().history.len(), 1, "{}", checks.story(backend));
     }
     checks.stop();
-    println!("{counts:?} checks by tcp, greeting, auth, query, auth kept, greeting without a user");
+    let connections = rs1.sql("SHOW GLOBAL STATUS LIKE 'Connections'").unwrap().remove(0).remove(1);
+    println!(
+        "{} checks: {counts:?} by tcp, greeting, auth, query, auth kept, greeting without a user; connections by the \
+         server's own count: {connections}; Aborted_connects and errors in the host cache: {:?}",
+        counts.iter().sum::<u64>(),
+        grudges(rs1)
+    );
     assert_eq!(grudges(rs1), before);
     assert_eq!(before.0, "0");
+    assert!(connections.parse::<u64>().unwrap() >= logins, "{connections}");
     // Without a user every login is denied, which counts as aborted, but against nobody.
     assert_eq!(grudges(rs2).1, "0");
     // The error log is quiet, too.

@@ -4,8 +4,9 @@
 use std::{io::Read as _, net::SocketAddrV4, net::TcpStream, path::PathBuf, time::Duration};
 
 use lb_tests::{
+    checks::at_length,
     health::{self, Checks},
-    lab::{Lab, LabOptions, Mysql, Server},
+    lab::{Lab, LabOptions, Mysql, Server, wait_for},
 };
 use lb_userspace::health::{Cadence, Condition, Level, Plan, Tls};
 use nix::sys::signal::Signal;
@@ -74,7 +75,7 @@ fn a_mysql_of_today_is_checked_by_every_way_to_log_in() {
         assert_eq!(used[0][0], if tls == Tls::Off { "0" } else { "1" }, "{how}: TLS or not");
         // Some more logins, which now find the cache filled.
         let before = checks.count(0);
-        lb_tests::lab::wait_for("fast logins", LIMIT, || Ok((checks.count(0) > before + 10).then_some(()))).unwrap();
+        wait_for("fast logins", LIMIT, || Ok((checks.count(0) > before + 10).then_some(()))).unwrap();
         assert_eq!(checks.changes(0).len(), 1, "{how}: {}", checks.story(0));
         checks.stop();
     }
@@ -133,6 +134,62 @@ fn a_mysql_of_today_is_checked_by_every_way_to_log_in() {
     assert!(!refused.up);
     println!("{}", refused.cause);
     checks.stop();
+}
+
+/// A week of checks at one per second is 604,800; with a login every five seconds it is 120,960 logins. `LB_LONG` runs
+/// them all, else as many as fit into a few seconds: not one of them may leave a trace.
+#[test]
+fn checks_leave_no_trace_on_a_mysql_of_today_that_forgives_nothing() {
+    let lab: Lab = LabOptions { clients: 0, servers: 1, mariadb: None, ..LabOptions::default() }.up().unwrap();
+    let [server] = lab.servers() else { panic!("one server") };
+    let mysql = Mysql::start(server.host(), server.address(), &["--max-connect-errors=1"]).unwrap();
+    let address = SocketAddrV4::new(server.address(), 3306);
+    let (user, password) = (health::USER, health::PASSWORD);
+    mysql.sql(&format!("CREATE USER {user}@'192.168.80.%' IDENTIFIED BY '{password}'")).unwrap();
+    let d1 = lab.d1().host();
+    let file = health::password_file(d1, password).unwrap();
+    let fast = Cadence {
+        inter: ms(1),
+        fastinter: ms(1),
+        downinter: ms(1),
+        timeout: Duration::from_secs(5),
+        ..Cadence::default()
+    };
+    let with = |level, tls, relogin| Plan { level, cadence: fast, relogin, ..plan(file.clone(), tls) };
+    let targets = [
+        with(Level::Tcp, Tls::Off, ms(1)),
+        with(Level::Greeting, Tls::Off, ms(1)),
+        with(Level::Auth, Tls::Off, ms(1)),
+        with(Level::Auth, Tls::Require, ms(1)),
+        with(Level::Query, Tls::Off, ms(1)),
+        with(Level::Auth, Tls::Off, Duration::from_secs(5)),
+    ];
+    let checks = Checks::start(d1, &targets.map(|plan| (address, plan)), None).unwrap();
+    let (limit, all, logins) = at_length((60, 4_000, 1_000), (1500, 604_800, 120_960));
+    let counts = || (0..6).map(|backend| checks.count(backend)).collect::<Vec<u64>>();
+    wait_for("all the checks", Duration::from_secs(limit), || {
+        let counts = counts();
+        let enough = counts.iter().all(|count| *count >= 200) && counts[2..5].iter().sum::<u64>() >= logins;
+        Ok((enough && counts.iter().sum::<u64>() >= all).then_some(()))
+    })
+    .unwrap();
+    let counts = counts();
+    for backend in 0..6 {
+        assert_eq!(checks.changes(backend).len(), 1, "{}", checks.story(backend));
+        assert_eq!(checks.view(backend).unwrap().history.len(), 1, "{}", checks.story(backend));
+    }
+    checks.stop();
+    let connections = mysql.sql("SHOW GLOBAL STATUS LIKE 'Connections'").unwrap().remove(0).remove(1);
+    println!(
+        "{} checks: {counts:?} by tcp, greeting, auth, auth with TLS, query, auth kept; connections by the server's own \
+         count: {connections}; Aborted_connects: {}, host cache: {:?}",
+        counts.iter().sum::<u64>(),
+        aborted(&mysql),
+        errors(&mysql)
+    );
+    assert!(connections.parse::<u64>().unwrap() >= logins, "{connections}");
+    assert_eq!(aborted(&mysql), "0");
+    assert!(errors(&mysql).iter().all(|row| row[2] == "0" && row[3] == "0"), "{:?}", errors(&mysql));
 }
 
 #[test]
