@@ -3,21 +3,65 @@
 
 use std::ops::Range;
 
+use super::suggest::nearest;
 use crate::printable::quote;
 
 /// A shorter text is no secret, and stands in too many words.
 const SHORTEST: usize = 4;
 
-/// Whether a key is one that people give passwords to.
+/// Hexadecimal digits in a row that are a key, whoever they are given to; `lb-agent keygen` writes twice as many.
+const KEY_DIGITS: usize = 32;
+/// The keys of this file with secrets, and others that people try.
+const WORDS: [&str; 5] = ["auth", "auth_pass", "password", "password_file", "secret"];
+
+/// Whether a key is one that people give passwords to, or was meant to be one.
 fn is_secret(key: &str) -> bool {
-    let key = key.to_ascii_lowercase();
-    let last = key.rsplit(['_', '-']).next().unwrap_or_default();
-    ["pw", "pass"].contains(&last) || ["passw", "passphrase", "pwd", "secret"].iter().any(|part| key.contains(part))
+    sounds_secret(key) || nearest(key, WORDS.into_iter()).is_some()
 }
 
-/// The values of all such keys, without their quotes. Paths of files are none. Works on text that is no TOML, too, and
-/// rather hides too much.
+fn sounds_secret(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    let last = key.rsplit(['_', '-']).next().unwrap_or_default();
+    ["auth", "pw", "pass", "psk"].contains(&last)
+        || ["passw", "passphrase", "pwd", "secret"].iter().any(|part| key.contains(part))
+}
+
+/// The values of all such keys, without their quotes, and all that looks like a key of the sync. Paths of files are none.
+/// Works on text that is no TOML, too, and rather hides too much.
 pub(super) fn find(text: &str) -> Vec<Range<usize>> {
+    let mut found = values(text);
+    found.extend(keys(text).chain(bare(text)));
+    found
+}
+
+/// Long hexadecimal numbers.
+fn keys(text: &str) -> impl Iterator<Item = Range<usize>> + '_ {
+    let mut at = 0;
+    text.split(|c: char| !c.is_ascii_hexdigit()).filter_map(move |digits| {
+        // What it was split at has a length of its own.
+        let start = at + text[at..].find(digits)?;
+        at = start + digits.len();
+        (digits.len() >= KEY_DIGITS).then_some(start..at)
+    })
+}
+
+/// Lines of other daemons' files, that have a blank between key and value: `auth_pass 1111`.
+fn bare(text: &str) -> impl Iterator<Item = Range<usize>> + '_ {
+    let mut at = 0;
+    text.split_inclusive('\n').filter_map(move |line| {
+        let start = at;
+        at += line.len();
+        let (key, value) = line.trim_start().split_once([' ', '\t'])?;
+        let value = value.trim();
+        // Others have a sign between them.
+        let is_word = key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
+        let is_one = is_word && sounds_secret(key) && !value.is_empty() && !value.starts_with(['=', ':']);
+        let place = start + line.rfind(value)?;
+        is_one.then(|| place..place + value.len())
+    })
+}
+
+fn values(text: &str) -> Vec<Range<usize>> {
     let mut found: Vec<Range<usize>> = Vec::new();
     for (at, _) in text.match_indices(['=', ':']) {
         if found.last().is_some_and(|last| at < last.end) {
@@ -115,7 +159,11 @@ mod tests {
             ("password='geheim'\nuser = 'x'", &["geheim"]),
             ("check = { user = \"a\", passwd = \"ge\\\"heim\" }", &["ge\\\"heim"]),
             ("pw = geheim", &["geheim"]),
-            ("auth_pass 1111\npass = geheim", &["geheim"]),
+            ("auth_pass 1111\npass = geheim", &["geheim", "1111"]),
+            ("auth = \"1111\"", &["1111"]),
+            ("atuh = '1111'\npasword = \"x\"", &["1111", "x"]),
+            ("level = \"auth\"\naddress = \"1\"\nuser = \"x\"", &[]),
+            ("key = \"0123456789abcdef0123456789ABCDEF\" # 0123456789abcdef", &["0123456789abcdef0123456789ABCDEF"]),
             ("Password: geheim # x\r\nuser = 1", &["geheim # x"]),
             ("secret = \"\"\"ge\nheim\"\"\"", &["ge\nheim"]),
             ("db_pw = \"not closed\nuser = 1", &["not closed"]),
