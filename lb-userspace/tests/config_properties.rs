@@ -1,6 +1,8 @@
 //! Properties of the configuration reader on text that nobody would write: it never panics, never loses an error, and
 //! what it prints stays bounded and harmless.
 
+use std::time::Duration;
+
 use lb_userspace::config::{Checked, Config, check_text};
 use proptest::prelude::*;
 
@@ -136,11 +138,17 @@ fn a_mebibyte_of_nonsense_is_refused_quickly() {
     let deep = "[".repeat(1 << 20);
     for text in [one_line, short_lines, backends, keys, same_key, wide, deep] {
         let head: String = text.chars().take(30).collect();
-        #[expect(clippy::disallowed_methods, reason = "this test measures real time")]
-        let begin = std::time::Instant::now();
+        let begin = cpu();
         let Checked { config, diagnostics } = check_text("lb.toml", &text);
         assert!(config.is_none(), "{head}");
         assert!(diagnostics.to_string().len() < 200_000, "{head}");
-        assert!(begin.elapsed().as_secs() < 5, "{head}: {:?}", begin.elapsed());
+        let took = cpu() - begin;
+        assert!(took.as_secs() < 5, "{head}: {took:?}");
     }
+}
+
+/// What this thread has computed so far; others may want the machine, too.
+fn cpu() -> Duration {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(stat.split(' ').next().unwrap().parse().unwrap())
 }

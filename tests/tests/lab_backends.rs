@@ -126,7 +126,8 @@ fn a_wedged_server_loses_its_sessions_on_both_ends_and_gets_new_ones_when_it_wak
             Ok(_) => kept += 1,
             Err(error) => {
                 assert_eq!(*id, rs1.id(), "{error}");
-                assert!(asked.elapsed() < ms(500), "it hung for {:?}", asked.elapsed());
+                // Who is not told waits for the answer until the patience of a session is over.
+                assert!(asked.elapsed() < ms(5000), "it hung for {:?}", asked.elapsed());
                 lost += 1;
             }
         }

@@ -108,7 +108,7 @@ fn a_silent_conn_goes_and_a_busy_one_stays() {
         // Whoever speaks up later is told at once.
         let started = now();
         assert!(silent.talk().is_err(), "{mode}: the conn came back");
-        assert!(started.elapsed() < Duration::from_secs(1), "{mode}: {:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(4), "{mode}: {:?}", started.elapsed());
         busy.talk().unwrap();
     }
 }

@@ -127,7 +127,8 @@ fn measure_sweeps(lab: &Lab, tables: &Tables) {
     print_latency("without conns", &without);
     print_latency(&format!("while {CONNS} conns are swept"), &with);
     assert_eq!((without.lost(), with.lost()), (0, 0));
-    assert!(with.latency(0.99) <= Duration::from_millis(50), "{:?}", with.latency(0.99));
+    let bound = Duration::from_millis(50).max(10 * without.latency(0.99));
+    assert!(with.latency(0.99) <= bound, "{:?}, the bound is {bound:?}", with.latency(0.99));
 
     let (rss_after, peak) = d1.agent_memory().unwrap();
     println!("agent's memory: {rss} KiB before, {rss_after} with {CONNS} conns, {peak} at most");
