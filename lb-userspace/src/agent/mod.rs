@@ -3,6 +3,7 @@
 //! The only module that knows all the others. It owns the order of start and stop and the periodic work; what the work
 //! is, the parts say.
 
+mod checking;
 mod desired;
 mod handler;
 mod health;

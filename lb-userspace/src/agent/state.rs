@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    datapath::{Datapath, Ids, Summary, Sweep},
+    datapath::{Datapath, Ids, Summary, Sweep, Timeouts},
     ha::Role,
     health::pool::{Action, Input, MemberView, Order, Pool, ResetCause},
 };
@@ -111,6 +111,11 @@ impl State {
         let _ = self.pair.set(pair);
     }
 
+    /// The timeouts of conns, as of now.
+    pub(super) fn timeouts(&self) -> Timeouts {
+        self.health.timeouts(&self.config)
+    }
+
     /// Whether this director carries the traffic.
     pub(super) fn is_active(&self) -> bool {
         self.pair().is_none_or(|pair| pair.status().is_some_and(|status| status.election.role == Role::Active))
@@ -130,8 +135,9 @@ impl State {
     }
 
     fn apply_locked(&self, changing: &mut Changing) -> Result<()> {
-        let desired =
-            desired::services(&self.config, &changing.pools, &|service, backend| self.max_conn(service, backend));
+        let desired = desired::services(&self.config, &changing.pools, &|service, backend| {
+            self.health.max_conn(&self.config, service, backend)
+        });
         let (plan, ids) = self.datapath.apply(&desired)?;
         if !plan.is_empty() {
             info!(
@@ -233,7 +239,7 @@ impl State {
                 match action {
                     Action::Apply(_) => apply = true,
                     Action::Reset { backend, cause } => changing.resets.push((service, backend, cause)),
-                    Action::Tell(event) => self.log_event(service, &event),
+                    Action::Tell(event) => health::log(&self.config.services[service], &event),
                 }
             }
         }

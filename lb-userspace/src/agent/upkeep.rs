@@ -11,7 +11,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{health, refused, state::State};
+use super::{checking, refused, state::State};
 use crate::datapath::{Sweep, hops};
 
 /// The pause between two sweeps, at least.
@@ -50,7 +50,7 @@ pub(super) fn start(state: &Arc<State>) -> Upkeep {
     tasks.spawn(until(stopped.clone(), follow_events(state.clone())));
     tasks.spawn(sweep(state.clone(), stopped.clone()));
     tasks.spawn(until(stopped.clone(), follow_network(state.clone())));
-    tasks.spawn(health::follow(state.clone(), stopped));
+    tasks.spawn(checking::follow(state.clone(), stopped));
     Upkeep { tasks, stop }
 }
 
