@@ -213,8 +213,8 @@ fn a_replica_whose_replication_stops_is_down() {
         ("STOP SLAVE IO_THREAD", "START SLAVE IO_THREAD", "IO thread is not running"),
     ] {
         replica.sql(stop).unwrap();
-        let (health, took) = checks.until(0, stop, LIMIT, |h| !h.up).unwrap();
-        assert!(health.cause.contains(cause), "{health:?}");
+        // A busy machine may be down for another cause first.
+        let (health, took) = checks.until(0, stop, LIMIT, |h| !h.up && h.cause.contains(cause)).unwrap();
         println!("{stop}: down after {took:?}: {}", health.cause);
         replica.sql(start).unwrap();
         checks.until(0, start, LIMIT, |h| h.up).unwrap();
@@ -229,9 +229,8 @@ fn a_replica_whose_replication_stops_is_down() {
     .unwrap();
     holder.query_drop("LOCK TABLES lag.t READ").unwrap();
     source.sql("INSERT INTO lag.t VALUES (1)").unwrap();
-    let (health, took) = checks.until(0, "lag", LIMIT, |h| !h.up).unwrap();
+    let (health, took) = checks.until(0, "lag", LIMIT, |h| !h.up && h.cause.contains("behind")).unwrap();
     println!("a lock on the replica: down after {took:?}: {}", health.cause);
-    assert!(health.cause.contains("behind"), "{health:?}");
     holder.query_drop("UNLOCK TABLES").unwrap();
     checks.until(0, "no lag", LIMIT, |h| h.up).unwrap();
     assert_eq!(lab.d1().address(Segment::Server).map(|a| a.octets()[2]), Some(80));
