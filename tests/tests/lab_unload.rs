@@ -1,7 +1,7 @@
 //! Stopping the agent leaves the packet path at work; taking it off is a command of its own, and leaves nothing.
 
 use lb_tests::checks::{Sessions, Setting, both_ways, exact_shares};
-use lb_tests::lab::{LabOptions, Offload};
+use lb_tests::lab::{LabOptions, Offload, VrrpOptions};
 
 fn stays_until_it_is_unloaded(mode: &str, offload: Offload, hooks: usize) {
     let setting = Setting::of(mode, offload);
@@ -65,13 +65,20 @@ fn a_running_agent_keeps_its_packet_path_from_being_unloaded() {
 
 #[test]
 fn an_agent_that_is_asked_to_takes_its_packet_path_along() {
-    let lab = LabOptions { mariadb: None, ..LabOptions::default() }.up().unwrap();
+    let lab = LabOptions { directors: 2, mariadb: None, ..LabOptions::default() }.up().unwrap();
     let d1 = lab.d1();
-    let config = d1.write_config(&lab.agent_options().mode("tc")).unwrap();
-    let until_stopped = ["timeout", "--preserve-status", "--signal=TERM", "2"];
-    for (asked, left) in [(None, 2), (Some("--detach"), 0)] {
-        let arguments = ["run", "--config", config.to_str().unwrap()];
+    let alone = lab.agent_options().mode("tc");
+    // The election and the sync use the packet path, too.
+    let paired = alone.clone().vrrp(&VrrpOptions::fast()).sync(lab.sync_options().unwrap());
+    let until_stopped = ["timeout", "--preserve-status", "--signal=TERM", "3"];
+    let alone = |asked| ("alone", &alone, asked);
+    for ((what, options, asked), left) in
+        [(alone(None), 2), (alone(Some("--detach")), 0), (("of a pair", &paired, Some("--detach")), 0)]
+    {
+        let config = d1.write_config(options).unwrap();
+        let arguments = ["run", "--config", config.to_str().unwrap(), "--node", "d1"];
         let arguments: Vec<_> = arguments.into_iter().chain(asked).collect();
+        println!("{what}: {asked:?}");
         let output = d1.agent_once(&until_stopped, &arguments).unwrap();
         assert!(output.status.success(), "{arguments:?}: {output:?}");
         assert_eq!(d1.hooked().unwrap().len(), left, "{arguments:?}");

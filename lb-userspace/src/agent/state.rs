@@ -305,8 +305,11 @@ impl State {
 
     /// Takes the packet path off.
     pub(super) fn detach(self) -> Result<Vec<String>> {
-        overrides::forget(&self.config.agent.control_socket);
-        let datapath = Arc::try_unwrap(self.datapath).map_err(|_| anyhow!("the packet path is still in use"))?;
+        let Self { config, datapath, pair, resets, .. } = self;
+        overrides::forget(&config.agent.control_socket);
+        // They use it, too.
+        drop((pair, resets));
+        let datapath = Arc::try_unwrap(datapath).map_err(|_| anyhow!("the packet path is still in use"))?;
         Ok(datapath.detach()?)
     }
 
