@@ -192,10 +192,9 @@ impl Opened {
     /// Wraps a failed access to `key`.
     pub(super) fn failed(&self, verb: &str, key: &dyn Debug) -> impl FnOnce(io::Error) -> Error {
         let (name, capacity) = (self.name, self.map.info().max_entries);
-        let what = format!("{verb} {key:?} in map {name}");
         move |source| match source.raw_os_error() {
             Some(libc::E2BIG) => Error::Full { map: name, capacity },
-            _ => Error::Io { what, source },
+            _ => Error::Io { what: format!("{verb} {key:?} in map {name}"), source },
         }
     }
 

@@ -9,7 +9,7 @@ use std::{
 use lb_common::tcp::State;
 
 use super::{
-    conn::{Conn, Half, Key},
+    conn::{Conn, Key},
     crypto::Random,
     notice::Notice,
     time::Tenths,
@@ -37,8 +37,10 @@ pub enum Input<'a> {
     Lost,
     /// A packet of a service belongs to no conn.
     Miss(Key),
-    /// The answer to [`Action::Scan`]: one entry of the table.
-    Seen(Seen),
+    /// The answer to [`Action::Scan`]: a conn of the table, as it was when the look came by, a while ago perhaps.
+    Seen(Conn),
+    /// The answer to [`Action::Scan`]: one of both entries of a conn, of which the look did not see the other.
+    SeenHalf(Key),
     /// The answer to [`Action::Scan`]: that was all.
     Scanned,
     /// The answer to [`Action::Look`], or to a removal or creation that was not done: the conn is in the table, like
@@ -61,23 +63,6 @@ pub enum Input<'a> {
     },
     /// This director stops.
     Stop,
-}
-
-/// One direction's entry of a conn in the packet path's table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seen {
-    /// The conn's key.
-    pub key: Key,
-    /// Its backend.
-    pub backend: SocketAddrV4,
-    /// The client's port as the backend sees it.
-    pub client_port: u16,
-    /// It is the entry for packets of the client.
-    pub forward: bool,
-    /// What it says.
-    pub half: Half,
-    /// How long ago the conn was created.
-    pub age: Tenths,
 }
 
 /// VIP and port → backends.
@@ -155,7 +140,7 @@ pub enum Action<'a> {
     Send(&'a [u8]),
     /// Change the packet path's table.
     Write(Write),
-    /// Look through the whole table: tell every entry, then that it was all.
+    /// Look through the whole table: tell every conn, then that it was all.
     Scan,
     /// Look at one conn in the table.
     Look(Key),

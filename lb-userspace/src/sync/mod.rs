@@ -28,7 +28,8 @@ pub use conn::{Conn, Half, Key};
 
 pub use counter::{Counters, Refused, Rejected, Traffic};
 pub use crypto::{Psk, Random};
-pub use input::{Action, Beat, Event, Input, Role, Seen, Services, Stalled, Write};
+pub use index::{BUCKETS, bucket_of};
+pub use input::{Action, Beat, Event, Input, Role, Services, Stalled, Write};
 pub use key_file::{KeyError, generate as generate_key, random, read as read_keys};
 pub use line::{Line, Peer};
 pub use notice::Notice;

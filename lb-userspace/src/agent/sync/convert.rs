@@ -7,7 +7,7 @@ use std::{collections::HashMap, net::SocketAddrV4};
 use lb_common::{
     addr::Ipv4,
     backend::{Backend, BackendState},
-    conn::{Conn as Entry, Direction, FlowKey},
+    conn::{Conn as Entry, FlowKey},
     event::Event,
     replica::{Op, Outcome, Request},
     service::{Service, ServiceKey},
@@ -15,7 +15,7 @@ use lb_common::{
 
 use crate::{
     datapath::Ticks,
-    sync::{Conn, Half, Key, Seen, Tenths, Write},
+    sync::{Conn, Half, Key, Tenths, Write},
 };
 
 /// VIP and port, backend → the backend's id.
@@ -58,7 +58,7 @@ pub(super) struct Now {
 }
 
 impl Now {
-    fn age(self, then: u32) -> Tenths {
+    pub(super) fn age(self, then: u32) -> Tenths {
         Tenths::from_duration(self.ticks.to_duration(self.ticks.since(self.jiffies, then)))
     }
 
@@ -81,23 +81,6 @@ impl Now {
 
     fn half(self, entry: &Entry) -> Half {
         Half { seen: entry.seen, ack: entry.ack, seq: entry.seq, idle: self.age(entry.last_seen) }
-    }
-
-    /// One entry of the table.
-    pub(super) fn seen(self, flow: &FlowKey, entry: &Entry) -> Seen {
-        let other = entry.other_key();
-        let (forward, reverse) = match entry.dir {
-            Direction::Forward => (*flow, other),
-            Direction::Reverse => (other, *flow),
-        };
-        Seen {
-            key: key(&forward),
-            backend: address(reverse.src, reverse.sport),
-            client_port: reverse.dport,
-            forward: entry.dir == Direction::Forward,
-            half: self.half(entry),
-            age: self.age(entry.created),
-        }
     }
 
     /// Both entries of a conn.
@@ -189,6 +172,6 @@ pub(super) fn flow(key: &Key) -> FlowKey {
     FlowKey::tcp((*key.client.ip()).into(), key.client.port(), (*key.vip.ip()).into(), key.vip.port())
 }
 
-fn address(addr: Ipv4, port: u16) -> SocketAddrV4 {
+pub(super) fn address(addr: Ipv4, port: u16) -> SocketAddrV4 {
     SocketAddrV4::new(addr.into(), port)
 }

@@ -7,6 +7,7 @@ mod convert;
 mod events;
 mod expiry;
 mod gate;
+mod join;
 mod settings;
 mod table;
 mod views;

@@ -14,7 +14,10 @@ use lb_common::{
 };
 use tracing::warn;
 
-use super::convert::{Ids, Now, flow, key as key_of};
+use super::{
+    convert::{Ids, Now, flow, key as key_of},
+    join::Join,
+};
 use crate::{
     agent::refused,
     datapath::{self, Datapath, Events, Scan, Ticks},
@@ -23,7 +26,7 @@ use crate::{
 
 /// Records of the ring that are told in one go: the rest waits for the next turn, a few milliseconds.
 const EVENTS_AT_ONCE: usize = 8192;
-/// Entries in one slice of a look through the table: one to two milliseconds.
+/// Entries read, or brought together, in one slice of a look through the table: one to two milliseconds.
 const SLICE: usize = 4096;
 /// How long the clock is reckoned on before it is read anew.
 const RECKON: std::time::Duration = std::time::Duration::from_millis(500);
@@ -38,7 +41,9 @@ pub struct ConnTable {
     ids: Ids,
     /// The state of services and backends that `ids` is of; `None`: it was not read yet.
     generation: Option<u64>,
+    /// The look that is reading; what it has read is in `join`.
     scan: Option<Scan<FlowKey, Entry>>,
+    join: Join,
     requests: Vec<Request>,
     /// Which write each request is of.
     places: Vec<usize>,
@@ -91,6 +96,7 @@ impl ConnTable {
             ids: Ids::default(),
             generation: None,
             scan: None,
+            join: Join::default(),
             requests: Vec::new(),
             places: Vec::new(),
             trouble: None,
@@ -209,27 +215,27 @@ impl Table for ConnTable {
 
     fn begin_scan(&mut self) {
         self.scan = Some(Scan::with_slice(SLICE));
+        self.join = Join::default();
     }
 
     fn slice(&mut self, tell: &mut Tell<'_>) -> bool {
-        let now = self.now();
-        let Some(scan) = &mut self.scan else { return false };
+        let Some(scan) = &mut self.scan else {
+            let now = self.now();
+            return self.join.work(SLICE, |found| tell(found.input(now)));
+        };
         match scan.next(&self.datapath.tables().conns) {
-            Ok(Some(entries)) => {
-                for (key, entry) in entries {
-                    tell(Input::Seen(now.seen(key, entry)));
-                }
-                return true;
-            }
+            Ok(Some(entries)) => entries.iter().for_each(|(key, entry)| self.join.note(key, entry)),
             Ok(None) => self.scan = None,
             Err(error) => {
                 self.scan = None;
+                self.join = Join::default();
                 self.note(&error);
                 // It was not all: another one must follow.
                 tell(Input::Lost);
+                return false;
             }
         }
-        false
+        true
     }
 
     fn look(&mut self, key: &Key, tell: &mut Tell<'_>) {

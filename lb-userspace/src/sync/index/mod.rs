@@ -12,7 +12,7 @@ mod tests;
 
 use hashbrown::HashTable;
 
-pub(super) use hash::BUCKETS;
+pub use hash::{BUCKETS, bucket_of};
 pub(super) use slot::{Bits, Slot};
 
 use super::conn::Key;

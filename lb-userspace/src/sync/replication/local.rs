@@ -8,7 +8,7 @@ use std::net::SocketAddrV4;
 use lb_common::tcp::State;
 
 use crate::sync::{
-    Conn, Key, Seen, Tenths,
+    Conn, Key, Tenths,
     conn::{is_over, later, same_age},
     index::{Bits, Id, Slot},
     time::Tick,
@@ -60,6 +60,7 @@ impl Replication {
 
     /// The conn is no more.
     pub(super) fn gone(&mut self, key: &Key, aged: bool) {
+        self.note_end(key);
         if let Some(id) = self.index.find(key)
             && self.index.get(id).is_live()
         {
@@ -69,12 +70,20 @@ impl Replication {
 
     /// The conn was removed because its time was over.
     pub(super) fn expired(&mut self, key: &Key, state: State) {
+        self.note_end(key);
         if let Some(id) = self.index.find(key)
             && self.index.get(id).is_live()
         {
             // Who has closed is done. Who has only been silent may have spoken elsewhere.
             let aged = !self.index.peek(id).is_over() && !is_over(state);
             self.end(id, aged);
+        }
+    }
+
+    /// What the first look has seen of a conn is believed; but it tells that later.
+    fn note_end(&mut self, key: &Key) {
+        if !self.scan.ever {
+            self.scan.ended.insert(*key);
         }
     }
 
@@ -98,49 +107,46 @@ impl Replication {
         self.actions.push_back(Todo::Scan);
     }
 
-    /// An entry of the table.
-    pub(super) fn seen(&mut self, seen: &Seen) {
+    /// A conn of the table, as it was a while ago.
+    pub(super) fn seen(&mut self, conn: &Conn) {
         let now = self.tick();
-        let look = Todo::Look(seen.key);
-        let Some(id) = self.index.find(&seen.key) else {
-            if seen.forward {
-                self.actions.push_back(look);
+        let Some(id) = self.index.find(&conn.key) else {
+            // The first look finds everything, later ones what the ring has lost: that must be there still.
+            if self.scan.ever || self.scan.ended.contains(&conn.key) {
+                self.look(conn.key);
+            } else {
+                self.begin_new(conn);
             }
             return;
         };
         let slot = self.index.get(id);
-        let same = is_conn(slot, seen.backend, seen.client_port) && same_age(seen.age, now.since(slot.created));
-        if !slot.is_live() || !same {
-            if seen.forward {
-                self.actions.push_back(look);
-            }
+        let news = (conn.forward.seen & !slot.forward_seen) | (conn.reverse.seen & !slot.reverse_seen) != 0;
+        if !slot.is_live() || news || !is_same(slot, conn, now) {
+            self.look(conn.key);
             return;
         }
-        let half = seen.half;
-        let (side, flags) =
-            if seen.forward { (slot.forward, slot.forward_seen) } else { (slot.reverse, slot.reverse_seen) };
-        let last = now.before(half.idle);
-        let moved = last > side.last.after(ROUNDING);
-        if half.seen & !flags != 0 {
-            self.index.change(id, |slot| {
-                let own = if seen.forward { &mut slot.forward_seen } else { &mut slot.reverse_seen };
-                *own |= half.seen;
-            });
-            self.dirty(id);
-        }
-        let colour = self.scan.colour;
-        let slot = self.index.touch(id);
-        slot.bits.put(Bits::COLOUR, colour);
-        let side = if seen.forward { &mut slot.forward } else { &mut slot.reverse };
-        side.ack = later(side.ack, half.ack);
-        side.seq = later(side.seq, half.seq);
-        side.last = side.last.max(last);
-        slot.created = now.before(seen.age);
+        let sides = [(slot.forward, conn.forward), (slot.reverse, conn.reverse)];
+        let moved = sides.iter().any(|(side, half)| now.before(half.idle) > side.last.after(ROUNDING));
+        self.learn(id, conn);
+        self.note_seen(id, conn);
         if moved {
             // Who sees the packets answers for the conn.
-            slot.bits.clear(Bits::THEIRS.and(Bits::ORPHAN));
+            self.index.touch(id).bits.clear(Bits::THEIRS.and(Bits::ORPHAN));
             self.report(id);
         }
+    }
+
+    /// The table is to be asked for a conn, after what was decided before is done.
+    pub(super) fn look(&mut self, key: Key) {
+        self.actions.push_back(Todo::Look(key));
+    }
+
+    /// The scan has come by the slot's conn.
+    fn note_seen(&mut self, id: Id, conn: &Conn) {
+        let (now, colour) = (self.tick(), self.scan.colour);
+        let slot = self.index.touch(id);
+        slot.bits.put(Bits::COLOUR, colour);
+        slot.created = now.before(conn.age);
     }
 
     /// The peer is to hear that the conn is in use, unless there is too much else to do.
@@ -170,6 +176,7 @@ impl Replication {
     pub(super) fn end_scan(&mut self) {
         self.scan.running = false;
         self.scan.ever = true;
+        self.scan.ended = std::collections::HashSet::new();
         self.scan.audit = Some(0);
         self.scan.at = Some(self.now + self.config.refresh);
         if self.scan.again {
@@ -188,8 +195,8 @@ impl Replication {
         for id in from..to {
             let slot = self.index.peek(id);
             if slot.is_live() && slot.bits.has(Bits::COLOUR) != self.scan.colour {
-                let look = Todo::Look(slot.key);
-                self.actions.push_back(look);
+                let key = slot.key;
+                self.look(key);
             }
         }
         self.scan.audit = (to < end).then_some(to);
@@ -206,10 +213,8 @@ impl Replication {
         if slot.is_live() && is_same(slot, conn, now) {
             let before = slot.last();
             self.learn(id, conn);
-            let colour = self.scan.colour;
+            self.note_seen(id, conn);
             let slot = self.index.touch(id);
-            slot.bits.put(Bits::COLOUR, colour);
-            slot.created = now.before(conn.age);
             if slot.last() > before.after(ROUNDING) {
                 slot.bits.clear(Bits::THEIRS);
                 if slot.bits.has(Bits::DOUBT) {

@@ -15,7 +15,7 @@ mod session;
 mod timers;
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -136,6 +136,8 @@ struct Scan {
     colour: bool,
     /// Before this, nothing is known.
     ever: bool,
+    /// What has ended during the first one, which may still tell of it.
+    ended: HashSet<Key>,
     /// Slots not looked at yet for conns that the last scan did not show.
     audit: Option<Id>,
 }
@@ -193,7 +195,16 @@ impl Replication {
             parted: clock.tick(now),
             greetings: Limit::new(200, Duration::from_millis(1)),
             answers: Limit::new(10, Duration::from_millis(50)),
-            scan: Scan { at: None, running: true, stale: false, again: false, colour: true, ever: false, audit: None },
+            scan: Scan {
+                at: None,
+                running: true,
+                stale: false,
+                again: false,
+                colour: true,
+                ever: false,
+                ended: HashSet::new(),
+                audit: None,
+            },
             reports: VecDeque::new(),
             pulls: Vec::new(),
             pull_limit: Limit::new(64, Duration::from_millis(5)),
@@ -221,7 +232,8 @@ impl Replication {
             Input::Expired { key, state } => self.expired(&key, state),
             Input::Lost => self.changes_lost(),
             Input::Miss(key) => self.miss(key),
-            Input::Seen(seen) => self.seen(&seen),
+            Input::Seen(conn) => self.seen(&conn),
+            Input::SeenHalf(key) => self.look(key),
             Input::Scanned => self.scanned(),
             Input::Found(conn) => self.found(&conn),
             Input::NotFound(key) => self.not_found(&key),

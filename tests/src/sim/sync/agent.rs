@@ -7,7 +7,7 @@ use std::{
 };
 
 use lb_userspace::sync::{
-    Action, Config, Event, Input, Key, Psk, Replication, Seen, Services, Stalled, Tenths, Timeouts, Write,
+    Action, Config, Event, Input, Key, Psk, Replication, Services, Stalled, Tenths, Timeouts, Write,
 };
 
 use super::table::{Change, Entry, Table, Written};
@@ -32,6 +32,13 @@ pub(super) enum Effect {
     Event(Event),
 }
 
+/// A look through the table.
+#[derive(Debug)]
+struct Look {
+    keys: VecDeque<Key>,
+    noted: Vec<(Key, Entry)>,
+}
+
 /// A director.
 #[derive(Debug)]
 pub struct Director {
@@ -45,7 +52,7 @@ pub struct Director {
     pub asleep: Option<Instant>,
     pub(super) generation: u64,
     config: Config,
-    scan: Option<VecDeque<Key>>,
+    scan: Option<Look>,
     chance: crate::chance::Chance,
 }
 
@@ -171,31 +178,30 @@ impl Director {
         }
     }
 
+    /// As the agent does it: entries are noted, then conns are told as they were then.
     fn show_slice(&mut self, now: Instant) {
-        let Some(mut keys) = self.scan.take() else { return };
+        let Some(mut look) = self.scan.take() else { return };
         for _ in 0..SLICE {
-            let Some(key) = keys.pop_front() else {
-                self.core.handle(Input::Scanned, now);
-                return;
-            };
-            let Some(entry) = self.table.entries.get(&key) else { continue };
-            // The kernel walks from bucket to bucket: what is there all the time is shown, what is new perhaps not.
-            let new = now - entry.created < Duration::from_secs(1);
-            if new && self.chance.permille(100) {
+            if let Some(key) = look.keys.pop_front() {
+                let Some(entry) = self.table.entries.get(&key) else { continue };
+                // The kernel walks from bucket to bucket: what is there all the time is shown, what is new perhaps not.
+                let new = now - entry.created < Duration::from_secs(1);
+                if !(new && self.chance.permille(100)) {
+                    look.noted.push((key, *entry));
+                }
                 continue;
             }
-            let conn = entry.conn(key, now);
-            let mut halves = [(true, conn.forward), (false, conn.reverse)];
-            if self.chance.permille(500) {
-                halves.reverse();
-            }
-            for (forward, half) in halves {
-                let seen =
-                    Seen { key, backend: entry.backend, client_port: entry.client_port, forward, half, age: conn.age };
-                self.core.handle(Input::Seen(seen), now);
+            match look.noted.pop() {
+                // Of what has come or gone meanwhile, one entry is seen and not the other.
+                Some((key, _)) if self.chance.permille(20) => self.core.handle(Input::SeenHalf(key), now),
+                Some((key, entry)) => self.core.handle(Input::Seen(entry.conn(key, now)), now),
+                None => {
+                    self.core.handle(Input::Scanned, now);
+                    return;
+                }
             }
         }
-        self.scan = Some(keys);
+        self.scan = Some(look);
     }
 
     /// Removes what is over.
@@ -247,7 +253,10 @@ impl Director {
                         Written::Full => self.core.handle(Input::NotWritten(write.key()), now),
                     }
                 }
-                Action::Scan => self.scan = Some(self.table.entries.keys().copied().collect()),
+                Action::Scan => {
+                    let keys = self.table.entries.keys().copied().collect();
+                    self.scan = Some(Look { keys, noted: Vec::new() });
+                }
                 Action::Look(key) => match self.table.entries.get(&key) {
                     Some(entry) => {
                         let conn = entry.conn(key, now);
