@@ -39,7 +39,8 @@ pub(super) struct Sender {
     history: VecDeque<Sent>,
     /// Kept, so that a frame allocates nothing.
     spare: Vec<Vec<Id>>,
-    bulk: u64,
+    /// Slots that frames of a bulk told of.
+    bulk: usize,
 }
 
 impl Sender {
@@ -58,8 +59,8 @@ impl Sender {
         self.history.len() as u64
     }
 
-    /// Frames of a bulk under way.
-    pub(super) const fn bulk_under_way(&self) -> u64 {
+    /// Conns of a bulk under way.
+    pub(super) const fn bulk_under_way(&self) -> usize {
         self.bulk
     }
 
@@ -71,7 +72,7 @@ impl Sender {
     /// Notes the frame with the next number.
     pub(super) fn sent(&mut self, ids: Vec<Id>, bulk: bool) {
         self.last += 1;
-        self.bulk += u64::from(bulk);
+        self.bulk += if bulk { ids.len() } else { 0 };
         self.history.push_back(Sent { ids, bulk });
     }
 
@@ -100,7 +101,7 @@ impl Sender {
     }
 
     fn done(&mut self, mut sent: Sent, each: impl FnMut(Id)) {
-        self.bulk -= u64::from(sent.bulk);
+        self.bulk -= if sent.bulk { sent.ids.len() } else { 0 };
         sent.ids.drain(..).for_each(each);
         if sent.ids.capacity() != 0 {
             self.spare.push(sent.ids);
@@ -271,7 +272,7 @@ mod tests {
         let expected = [(20, 2, Fate::Arrived), (21, 2, Fate::Arrived), (30, 3, Fate::Lost), (31, 3, Fate::Lost)];
         assert_eq!(fates[..4], expected);
         assert_eq!(fates.len(), 6);
-        assert_eq!((sender.floor(), sender.under_way(), sender.bulk_under_way()), (5, 1, 1));
+        assert_eq!((sender.floor(), sender.under_way(), sender.bulk_under_way()), (5, 1, 2));
         // The same again tells nothing new.
         sender.missed(4, |_| true, |id, number, _| panic!("slot {id} of frame {number}"));
         sender.acknowledged(99, |id, number| assert_eq!((id / 10, number), (5, 5)));

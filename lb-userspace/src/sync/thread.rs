@@ -26,8 +26,9 @@ use super::{
 
 /// How often the event ring is looked at: the latency of a change, and 200 wake-ups a second of an idle agent.
 const TURN: Duration = Duration::from_millis(5);
-/// Datagrams taken in before anything else is done.
+/// Datagrams taken in before anything else is done, and bytes of them: conns of a bulk for about a millisecond.
 const DATAGRAMS: usize = 256;
+const BYTES: usize = 48 << 10;
 /// Frames sent before anything else is done.
 const FRAMES: usize = 256;
 /// The pause after a slice of the table as a multiple of its work, if nothing waits for it.
@@ -286,10 +287,16 @@ impl<T: Table> Worker<T> {
 
     fn take_datagrams(&mut self, core: &mut Replication) {
         let Some(line) = &self.line else { return };
-        let time = now();
+        let (time, mut bytes) = (now(), 0);
         for _ in 0..DATAGRAMS {
+            if bytes >= BYTES {
+                return;
+            }
             match line.receive(&mut self.buffer) {
-                Ok(Some(datagram)) => core.handle(Input::Datagram(datagram), time),
+                Ok(Some(datagram)) => {
+                    bytes += datagram.len();
+                    core.handle(Input::Datagram(datagram), time);
+                }
                 Ok(None) => return,
                 Err(error) => {
                     self.line_failed(&error);

@@ -86,17 +86,20 @@ fn start(host: &Host) -> Result<(Running, Written, String)> {
     Ok((running, written, thread))
 }
 
-/// The delay of each conn; those not written yet are missing.
-fn delays(opened: &[(Key, Instant)], written: &Written) -> Vec<Duration> {
-    let written: HashMap<Key, Instant> =
-        written.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
-    let delay = |(key, at): &(Key, Instant)| written.get(key).map(|there| there.saturating_duration_since(*at));
-    opened.iter().filter_map(delay).collect()
+/// Waits until so many conns were written. The thread that writes needs the lock: whoever counts must not hold it long.
+fn until_written(count: usize, written: &Written) -> Result<()> {
+    until("all conns are with the peer", || written.lock().unwrap_or_else(PoisonError::into_inner).len() >= count)
 }
 
+/// The delay of each conn, all of which are written.
 fn delay_of(opened: &[(Key, Instant)], written: &Written) -> Result<Delay> {
-    until("every new conn is with the peer", || delays(opened, written).len() == opened.len())?;
-    Ok(Delay::of(delays(opened, written)))
+    let written: HashMap<Key, Instant> =
+        written.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+    let delay = |(key, at): &(Key, Instant)| {
+        let there = written.get(key).with_context(|| format!("the conn of {} did not come to the peer", key.client))?;
+        Ok(there.saturating_duration_since(*at))
+    };
+    Ok(Delay::of(opened.iter().map(delay).collect::<Result<_>>()?))
 }
 
 fn steady(options: Options, progress: &dyn Fn(&str)) -> Result<Report> {
@@ -110,6 +113,7 @@ fn steady(options: Options, progress: &dyn Fn(&str)) -> Result<Report> {
     let opened = one.open(0..count, options.rate)?;
     let took = now() - before.3;
     let cpus = [cpu(&sending)? - before.0, cpu(&receiving)? - before.1];
+    until_written(opened.len(), &written)?;
     let delay = delay_of(&opened, &written)?;
     let sent = sender.status().counters.sent;
     let status = receiver.status();
@@ -142,20 +146,17 @@ fn bulk(options: Options, progress: &dyn Fn(&str)) -> Result<Bulk> {
     let began = now();
     let live = thread::scope(|scope| {
         let live = scope.spawn(|| one.open(0..3 * MEANWHILE, MEANWHILE));
-        let all = || written.lock().unwrap_or_else(PoisonError::into_inner).len() >= count as usize;
-        until("all conns are with the peer", all)?;
+        until_written((count + 3 * MEANWHILE) as usize, &written)?;
         live.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
     let old = |(key, at): &(Key, Instant)| {
         (u32::from(*key.client.ip()) >= u32::from(Ends::nth(OLD).client_ip())).then_some(*at)
     };
-    let done = |log: &[(Key, Instant)]| log.iter().filter_map(old).max();
-    until("the last of them", || {
-        written.lock().unwrap_or_else(PoisonError::into_inner).iter().filter(|entry| old(entry).is_some()).count()
-            >= count as usize
-    })?;
-    let last = done(&written.lock().unwrap_or_else(PoisonError::into_inner)).context("none was written")?;
     let cpus = [cpu(&sending)? - before, cpu(&receiving)?];
+    let log = written.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let last = log.iter().filter_map(old).max().context("none was written")?;
+    // The bulk is over before the last of the new ones.
+    let live: Vec<_> = live.into_iter().filter(|(_, at)| *at < last).collect();
     let delay = delay_of(&live, &written)?;
     let began_equal = now();
     until("both are equal", || are_equal([&sender, &receiver]))?;

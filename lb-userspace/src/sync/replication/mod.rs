@@ -36,8 +36,8 @@ use session::{Handshake, Session};
 const FLUSH: Duration = Duration::from_millis(5);
 /// An acknowledgement waits so long for frames to travel with.
 const ACK: Duration = Duration::from_millis(10);
-/// Frames that are acknowledged at once.
-const ACK_FRAMES: u32 = 32;
+/// Frames of so many bytes are acknowledged at once: a quarter of what the peer may have under way in a bulk.
+const ACK_BYTES: usize = 48 << 10;
 /// Frames that overtake each other do so within this time.
 const REORDER: Duration = Duration::from_millis(3);
 /// What is missing is asked for again after this time.

@@ -11,8 +11,9 @@ use crate::sync::{
     wire,
 };
 
-/// Frames of a bulk under way: live changes must find the line and the peer free.
-const BULK_WINDOW: u64 = 128;
+/// Conns of a bulk under way. A live change waits until the peer has written those before it: some milliseconds. In conns
+/// and not in frames, of which the long ones of some lines hold six times as many.
+const BULK_WINDOW: usize = 3000;
 
 /// Everything about one epoch of the peer.
 #[derive(Debug)]
@@ -24,8 +25,8 @@ pub(super) struct Memory {
     pub(super) timeouts: Timeouts,
     pub(super) sender: Sender,
     pub(super) receiver: Receiver,
-    /// Frames taken in since the last acknowledgement.
-    pub(super) unacknowledged: u32,
+    /// Bytes of frames taken in since the last acknowledgement.
+    pub(super) unacknowledged: usize,
     pub(super) bulk: Bulk,
     /// Conns that the peer said are gone, until every earlier frame of its has come: slot, beginning, frame.
     pub(super) graves: VecDeque<(Id, u64, u64)>,

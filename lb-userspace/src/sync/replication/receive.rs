@@ -7,7 +7,7 @@ use crate::sync::{
     wire::{self, Ack, Foreign, HEADER, Header, Item, Items, Kind, Missing, Why},
 };
 
-use super::{ACK, ACK_FRAMES, REORDER, Replication, Todo};
+use super::{ACK, ACK_BYTES, REORDER, Replication, Todo};
 
 /// The longest datagram that is looked at.
 const LONGEST: usize = 9216;
@@ -83,7 +83,7 @@ impl Replication {
         for item in items.flatten() {
             self.item(item, &mut word);
         }
-        self.after_frame(word);
+        self.after_frame(word, length);
     }
 
     fn item(&mut self, item: Item<'_>, word: &mut Word) {
@@ -198,7 +198,7 @@ impl Replication {
         }
     }
 
-    fn after_frame(&mut self, word: Word) {
+    fn after_frame(&mut self, word: Word, length: usize) {
         self.release();
         let Some(memory) = &mut self.memory else { return };
         if memory.receiver.has_gap() {
@@ -207,8 +207,8 @@ impl Replication {
             self.due.missing = None;
         }
         if word != Word::None {
-            memory.unacknowledged += 1;
-            if memory.unacknowledged >= ACK_FRAMES {
+            memory.unacknowledged += length;
+            if memory.unacknowledged >= ACK_BYTES {
                 self.due.ack_now = true;
             } else {
                 self.due.ack.get_or_insert(self.now + ACK);
