@@ -1,7 +1,7 @@
 //! What the core makes of a look through the packet path's table, which tells of conns as they were a while ago.
 
 #[path = "sync_adversary/pair.rs"]
-#[expect(dead_code, reason = "a pair is more than one director needs")]
+#[expect(dead_code, reason = "what somebody on the line needs is not needed here")]
 mod pair;
 
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use lb_common::tcp::{State, flag};
 use lb_userspace::sync::{Action, Conn, Half, Input, Key, Replication, Tenths};
 
-use pair::{config, conn};
+use pair::{Pair, config, conn};
 
 /// A core that begins to look.
 fn begun() -> (Replication, Instant) {
@@ -103,4 +103,25 @@ fn later_looks_tell_what_to_look_at_and_nothing_else() {
     assert_eq!((kept.len(), kept[0].state()), (1, State::Established), "a look alone changes nothing");
     core.handle(Input::Found(Conn { forward: closed(conn_of_1.forward), ..conn_of_1 }), now);
     assert_eq!(core.conns().next().map(|conn| conn.state()), Some(State::CloseWait));
+}
+
+#[test]
+fn an_end_does_not_take_a_conn_along_that_the_ring_could_not_tell_of() {
+    let mut pair = Pair::equal();
+    pair.run(Duration::from_secs(2));
+    let (key, now) = (conn(1000).key, pair.now);
+    // The client resets, and comes again at once from the same port; the ring has room for the first of both only.
+    let old = Conn { age: Tenths(25), ..conn(1000) };
+    let reset = Half { seen: old.forward.seen | flag::RST, ..old.forward };
+    let other = &mut pair.directors[1];
+    other.table.insert(key, (conn(1000), now));
+    other.core.handle(Input::Closing(Conn { forward: reset, ..old }), now);
+    // And the other director, by which the packets went before, says that the old one is over.
+    pair.directors[0].lose(&old, now);
+    pair.run(Duration::from_secs(1));
+    let (left, _) = pair.directors[1].table.get(&key).expect("the new conn is there still");
+    assert_eq!(left.age, Tenths(0));
+    for director in &pair.directors {
+        assert!(director.core.conns().any(|conn| conn.key == key && conn.state() == State::Established));
+    }
 }

@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_common::tcp::flag::{ACK, SYN};
+use lb_common::tcp::{
+    State as ConnState,
+    flag::{ACK, SYN},
+};
 use lb_userspace::sync::{
     Action, Config, Conn, Counters, Half, Input, Key, Notice, Psk, Refused, Replication, Services, State, Tenths,
     Timeouts, Write,
@@ -70,6 +73,10 @@ fn later(conn: &Conn, time: Duration) -> Conn {
     Conn { forward: half(conn.forward), reverse: half(conn.reverse), age: conn.age.plus(more), ..*conn }
 }
 
+fn is_alive(conn: &Conn) -> bool {
+    !matches!(conn.state(), ConnState::TimeWait | ConnState::Close)
+}
+
 impl Director {
     /// A director that has looked through its empty table.
     pub(crate) fn new(config: Config, now: Instant) -> Self {
@@ -93,8 +100,13 @@ impl Director {
                 Action::Write(Write::Create { conn, .. } | Write::Update(conn)) => {
                     self.table.insert(conn.key, (conn, now));
                 }
-                Action::Write(Write::Remove { key, .. }) => {
-                    self.table.remove(&key);
+                Action::Write(Write::Remove { key, idle }) => {
+                    match self.table.get(&key).map(|(conn, at)| later(conn, now - *at)) {
+                        Some(conn) if is_alive(&conn) && conn.idle().plus(Tenths::ROUNDING) < idle => {
+                            self.core.handle(Input::Found(conn), now);
+                        }
+                        _ => drop(self.table.remove(&key)),
+                    }
                 }
                 // A look that shows nothing: every conn gets one of its own.
                 Action::Scan => self.core.handle(Input::Scanned, now),

@@ -85,9 +85,15 @@ impl Replication {
     /// The peer's conn begins here, in a slot that may hold another one.
     fn adopt(&mut self, id: Id, record: &ConnRecord) {
         let slot = self.index.get(id);
-        let known = slot.is_live().then(|| slot.last());
-        // What was seen of the other one before this one began says nothing against it.
-        let idle = known.map_or(Tenths::MAX, |last| self.tick().since(last).min(record.conn.age));
+        let known = slot.is_live().then(|| (slot.last(), slot.is_over()));
+        let age = record.conn.age;
+        let idle = match known {
+            None => Tenths::MAX,
+            // An entry that is not over is another conn, which the packet path has not told of yet.
+            Some((_, true)) => age,
+            // What was seen of the other one before this one began says nothing against it.
+            Some((last, false)) => self.tick().since(last).min(age),
+        };
         self.begin(id, &record.conn, record.born);
         let slot = self.index.touch(id);
         slot.bits.set(Bits::TOLD.and(Bits::HAS).and(Bits::SPREAD));
@@ -218,8 +224,10 @@ impl Replication {
             }
             Why::Closed | Why::Aged if meant && (*why == Why::Closed || later) => {
                 self.counters.removed += 1;
-                // What was seen before the end says nothing against it.
-                self.write(Write::Remove { key: *key, idle: own.min(*idle) });
+                // What was seen before the end says nothing against it. And if it is over here, too, then an entry that
+                // is not is another conn, which the packet path has not told of yet.
+                let idle = if over { *idle } else { own.min(*idle) };
+                self.write(Write::Remove { key: *key, idle });
                 self.bury(id, *born, frame);
             }
             Why::Aged if meant => self.doubt(id, Tick::NEVER),
