@@ -4,7 +4,7 @@
 
 use std::thread;
 
-use lb_tests::lab::{Loss, Segment, VrrpOptions};
+use lb_tests::lab::{Loss, Segment, SyncOptions, VrrpOptions};
 use lb_tests::survival::{Event, Fleet, Report, Scene, Size};
 
 /// Each director that goes comes back with nothing of what it knew: agent killed, programs and tables taken off. So
@@ -28,9 +28,10 @@ fn open_sessions_survive_failovers_to_directors_that_have_just_lost_everything()
     report.finish().unwrap();
 }
 
-/// The sync path is away, or loses frames, while sessions come and go. When it is well again, either director may go.
+/// The sync path is away, loses frames or jumbles them, while sessions come and go. When it is well again, either director
+/// may go.
 #[test]
-fn open_sessions_survive_a_sync_path_that_is_away_or_loses_frames_and_a_split() {
+fn open_sessions_survive_a_sync_path_that_is_away_or_loses_or_jumbles_frames_and_a_split() {
     let size = Size::from_environment();
     let scene = Scene::up(VrrpOptions::fast(), |agent, sync| (agent, sync)).unwrap();
     let lab = &scene.pair.lab;
@@ -59,6 +60,14 @@ fn open_sessions_survive_a_sync_path_that_is_away_or_loses_frames_and_a_split() 
         lossy.end().unwrap();
     }
 
+    let jumble = lab.jumble_between_directors(Segment::Sync).unwrap();
+    fleet.renew_half().unwrap();
+    let census = scene.fail_over(Event::Crash, &fleet).unwrap_or_else(|error| panic!("jumbled: {error:#}"));
+    report.note("kill -9, frames overtake each other and come twice, half renewed", census);
+    scene.becomes_safe().unwrap();
+    let jumbled = jumble.end().unwrap();
+    assert!(jumbled.overtaken > 5 && jumbled.twice > 5, "{jumbled:?}");
+
     // The directors do not hear each other and both serve; everybody else hears both.
     let census = scene.watch(&mut fleet, |scene, fleet| {
         let active = scene.active()?;
@@ -78,5 +87,23 @@ fn open_sessions_survive_a_sync_path_that_is_away_or_loses_frames_and_a_split() 
     scene.pair.answers_alone_soon(last).unwrap();
     report.note("hand-over after that", scene.fail_over(Event::HandOver, &fleet).unwrap());
     fleet.settle(lab).unwrap();
+    report.finish().unwrap();
+}
+
+/// Without a group: a network between the directors that does not carry multicast.
+#[test]
+fn open_sessions_survive_with_connection_sync_over_unicast() {
+    let size = Size::from_environment();
+    let unicast = |agent, sync| (agent, SyncOptions { unicast: true, ..sync });
+    let scene = Scene::up(VrrpOptions::fast(), unicast).unwrap();
+    let _deaf = scene.pair.lab.lose_between_directors(Segment::Sync, Loss::Multicast).unwrap();
+    let fleet = Fleet::open(&scene.pair.lab, size.sessions).unwrap();
+    let mut report = Report::new("unicast");
+    for event in [Event::Crash, Event::HandOver] {
+        let census = scene.fail_over(event, &fleet).unwrap_or_else(|error| panic!("{error:#}\n{}", report.text()));
+        report.note(&format!("{event}, sync over unicast"), census);
+    }
+    scene.becomes_safe().unwrap();
+    fleet.settle(&scene.pair.lab).unwrap();
     report.finish().unwrap();
 }
