@@ -34,7 +34,7 @@ enum Verb {
     Datapath(Datapath),
     /// Sessions and gaps when the Active stops, dies or loses its links, and when it returns; needs root
     Failover(Failover),
-    /// Delay, bulk, CPU, memory and bytes of connection sync; needs root
+    /// Delay, bulk, CPU, memory and bytes of connection sync, and the CPU of a login; needs root
     Sync(Sync),
 }
 
@@ -52,6 +52,9 @@ struct Sync {
     /// Conns that a director without any is sent; 0: do not measure that
     #[arg(long, default_value_t = 1_000_000)]
     bulk: u32,
+    /// How often 250 logins go through each of two labs, for what a login costs; 0: do not measure that
+    #[arg(long, default_value_t = 41)]
+    logins: usize,
 }
 
 #[derive(clap::Args)]
@@ -150,7 +153,17 @@ fn datapath(args: &Datapath) -> Result<ExitCode> {
 
 fn sync(args: &Sync) -> Result<ExitCode> {
     build_ebpf::build()?;
-    let options = sync_pair::Options { rate: args.rate, time: Duration::from_secs(args.seconds), bulk: args.bulk };
+    if args.logins != 0 {
+        setup::lab()?;
+        setup::bpffs()?;
+        build::build(false)?;
+    }
+    let options = sync_pair::Options {
+        rate: args.rate,
+        time: Duration::from_secs(args.seconds),
+        bulk: args.bulk,
+        logins: args.logins,
+    };
     let report = sync_pair::measure(options, &|line| println!("{line}"))?;
     println!("\n{}", report.text());
     if let Some(path) = &args.json {

@@ -67,6 +67,7 @@ pub use adverts::{Advert, Adverts};
 pub use agent::{AgentOptions, BackendOptions, ServiceOptions, agent_socket, binary};
 pub use arp::Asker;
 pub use beat::Beat;
+pub(crate) use client::login;
 pub use client::{Client, Peer, peer};
 pub use count::{PacketCounter, Seen};
 pub use director::Director;

@@ -18,6 +18,7 @@ use lb_userspace::sync::{Key, Running, State};
 
 use super::{
     host::{Ends, Host, Setup, Written, now, pair, sync_threads},
+    logins,
     report::{Bulk, Delay, Report},
 };
 
@@ -30,6 +31,8 @@ pub struct Options {
     pub time: Duration,
     /// Conns that a director without any is sent.
     pub bulk: u32,
+    /// Visits of each lab for the CPU of a login; 0: not measured.
+    pub logins: usize,
 }
 
 /// Conns of the bulk are numbered from here.
@@ -47,7 +50,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub fn measure(options: Options, progress: &dyn Fn(&str)) -> Result<Report> {
     let steady = steady(options, progress)?;
     let bulk = if options.bulk == 0 { None } else { Some(bulk(options, progress)?) };
-    Ok(Report { bulk, ..steady })
+    let logins = if options.logins == 0 { None } else { Some(logins::measure(options.logins, progress)?) };
+    Ok(Report { bulk, logins, ..steady })
 }
 
 fn setup(conns: u32) -> Setup {
@@ -128,6 +132,7 @@ fn steady(options: Options, progress: &dyn Fn(&str)) -> Result<Report> {
         memory: status.bytes as f64 / f64::from(count),
         wire: wire as f64 / f64::from(count),
         bulk: None,
+        logins: None,
     })
 }
 

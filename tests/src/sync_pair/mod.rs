@@ -4,9 +4,11 @@
 //! [`host`] is one of them. Used by a test of the whole way of a conn, and to measure what that costs.
 
 mod host;
+mod logins;
 mod measure;
 mod report;
 
 pub use host::{Ends, Host, Setup, Written, pair};
+pub use logins::LoginCpu;
 pub use measure::{Options, measure};
 pub use report::Report;

@@ -4,6 +4,8 @@ use std::{fmt::Write as _, time::Duration};
 
 use serde_json::{Value, json};
 
+use super::LoginCpu;
+
 /// How long conns took to the peer's packet path.
 #[derive(Clone, Copy, Debug)]
 pub struct Delay {
@@ -50,7 +52,7 @@ pub struct Bulk {
 }
 
 /// All figures.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Report {
     /// New conns a second, as it was.
     pub rate: f64,
@@ -66,6 +68,8 @@ pub struct Report {
     pub wire: f64,
     /// The bulk, if it was measured.
     pub bulk: Option<Bulk>,
+    /// The CPU of a login, if it was measured.
+    pub logins: Option<LoginCpu>,
 }
 
 impl Report {
@@ -83,6 +87,19 @@ impl Report {
                 "bytes_per_conn": bulk.memory,
             })
         });
+        let logins = self.logins.as_ref().map(|logins| {
+            let parts = |[client, servers, agents, ksoftirqd]: [f64; 4]| json!({ "client": client, "servers": servers, "agents": agents, "ksoftirqd": ksoftirqd });
+            json!({
+                "routed_us": logins.routed,
+                "routed_parts_us": parts(logins.parts[0]),
+                "pair_us": logins.pair,
+                "pair_parts_us": parts(logins.parts[1]),
+                "ratio": logins.ratio[0],
+                "ratio_quartiles": logins.ratio[1..],
+                "rounds": logins.rounds,
+                "idle_agents_of_a_core": logins.idle,
+            })
+        });
         json!({
             "conns": self.conns,
             "conns_per_second": self.rate,
@@ -91,6 +108,7 @@ impl Report {
             "bytes_per_conn": self.memory,
             "wire_bytes_per_conn": self.wire,
             "bulk": bulk,
+            "login_cpu": logins,
         })
     }
 
@@ -130,6 +148,19 @@ impl Report {
                 bulk.live.p99,
                 bulk.scan_seconds,
                 bulk.memory,
+            );
+        }
+        if let Some(logins) = &self.logins {
+            let [ratio, lower, upper] = logins.ratio;
+            let _ = writeln!(
+                text,
+                "CPU of a login, of the whole lab  {:.0} µs through the pair, {:.0} µs of it the agents; {:.0} µs routed: \
+                 × {ratio:.2}, quartiles {lower:.2} to {upper:.2} (goal 1.10)\n\
+                 both agents, while nobody logs in  {:.1} % of a core",
+                logins.pair,
+                logins.parts[1][2],
+                logins.routed,
+                100.0 * logins.idle,
             );
         }
         text
