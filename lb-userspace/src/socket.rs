@@ -1,9 +1,9 @@
 //! Socket options that nix has no types for (ip(7), socket(7), tcp(7)), in its own way.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, os::fd::AsFd};
 
 // The one macro uses the other by its bare name.
-use nix::{setsockopt_impl, sockopt_impl};
+use nix::{getsockopt_impl, setsockopt_impl, sockopt_impl, sys::socket::getsockopt};
 
 sockopt_impl!(
     /// A classic BPF program, which decides what arrives at the socket.
@@ -25,6 +25,18 @@ sockopt_impl!(
     /// Acknowledge at once, or wait for something to say.
     QuickAck, SetOnly, libc::IPPROTO_TCP, libc::TCP_QUICKACK, bool
 );
+
+sockopt_impl!(
+    /// The front of the kernel's `struct tcp_info`, in words, up to fields that libc does not know.
+    TcpInfo, GetOnly, libc::IPPROTO_TCP, libc::TCP_INFO, [u32; 36]
+);
+
+/// Segments that a TCP socket has sent, the SYN included.
+pub(crate) fn segments_sent(socket: &impl AsFd) -> nix::Result<u32> {
+    // `tcpi_segs_out`, behind eight bytes, 24 words and four double words.
+    let [.., sent, _received] = getsockopt(socket, TcpInfo)?;
+    Ok(sent)
+}
 
 /// A group on an interface, for [`Membership`] and [`GroupInterface`].
 pub(crate) fn group(address: Ipv4Addr, ifindex: u32) -> libc::ip_mreqn {

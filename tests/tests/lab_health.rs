@@ -12,10 +12,14 @@ use anyhow::Result;
 use lb_tests::{
     checks::at_length,
     health::{self, Checks},
-    lab::{Host, Lab, LabOptions, MariadbOptions, Segment, Server, addr, wait_for},
+    lab::{AgentOptions, Host, Lab, LabOptions, MariadbOptions, Segment, Server, ServiceOptions, addr, wait_for},
 };
-use lb_userspace::health::{Cadence, Condition, Level, Plan, Tls};
+use lb_userspace::{
+    control::protocol::Status,
+    health::{Cadence, Condition, Level, Plan, Tls},
+};
 use mysql::prelude::Queryable as _;
+use nix::sys::signal::Signal;
 
 /// A user that MariaDB lets in by ed25519 only.
 const ED25519: &str = "lb_ed25519";
@@ -289,6 +293,53 @@ fn checks_leave_no_trace_on_a_server_that_forgives_nothing() {
     // The error log is quiet, too.
     let log = std::fs::read_to_string(rs1.log_path()).unwrap();
     assert!(!log.contains("Aborted connection") && !log.contains("communication packets"), "{log}");
+}
+
+/// The kernel acknowledges a handshake for whoever does not come to it in time, and then the server has a connection: the
+/// agent sleeps while its SYNs are answered at last.
+#[test]
+fn a_director_that_falls_asleep_in_the_middle_of_a_check_leaves_no_trace_either() {
+    const SERVICES: u16 = 8;
+    let lab = lab();
+    let (rs1, d1) = (&lab.servers()[0], lab.d1());
+    let file = health::password_file(d1.host(), health::PASSWORD).unwrap();
+    let mut agent = AgentOptions {
+        check: format!(
+            "[service.check]\nlevel = \"tcp\"\nuser = {:?}\npassword_file = {:?}\ninter = \"100ms\"\ntimeout = \"5s\"",
+            health::USER,
+            file.display().to_string()
+        ),
+        ..lab.agent_options()
+    };
+    let mut service = agent.services.remove(0);
+    service.backends.truncate(1);
+    let of = |at| {
+        let listen = SocketAddrV4::new(addr::VIP, 4000 + at);
+        ServiceOptions { name: format!("mysql{at}"), listen, ..service.clone() }
+    };
+    agent.services = (0..SERVICES).map(of).collect();
+    lab.take_vips(d1).unwrap();
+    d1.start_agent(&agent).unwrap();
+    let all_are_up = || {
+        let status: Status = d1.ctl(&["status"]).unwrap();
+        status.checks.iter().filter(|check| check.state == "up").count() == usize::from(SERVICES)
+    };
+    wait_for("all to be up", LIMIT, || Ok(all_are_up().then_some(()))).unwrap();
+    for _ in 0..2 {
+        health::firewall(rs1.host(), Some("drop")).unwrap();
+        thread::sleep(ms(400));
+        d1.signal_agent(Signal::SIGSTOP).unwrap();
+        health::firewall(rs1.host(), None).unwrap();
+        // A SYN is sent again after a second, and the ACK of its answer 200 ms after that.
+        thread::sleep(ms(1700));
+        d1.signal_agent(Signal::SIGCONT).unwrap();
+        thread::sleep(ms(300));
+        assert!(all_are_up(), "{}", d1.agent_log().unwrap());
+    }
+    d1.stop_agent().unwrap();
+    let connections = rs1.sql("SHOW GLOBAL STATUS LIKE 'Connections'").unwrap().remove(0).remove(1);
+    println!("asleep in the middle of {SERVICES} checks: {connections} connections, {:?}", grudges(rs1));
+    assert_eq!(grudges(rs1), ("0".to_owned(), "0".to_owned()));
 }
 
 /// What no MySQL server can be made to do. One thread per connection; they end with the program.

@@ -6,7 +6,7 @@
 
 use std::{net::SocketAddrV4, path::Path, sync::Arc, time::Duration};
 
-use tokio::time::timeout;
+use tokio::{net::TcpStream, time::timeout};
 
 use super::{live::Live, tcp, tls::Tlsing};
 use crate::health::{
@@ -75,7 +75,10 @@ impl Probe {
     async fn attempt(&mut self, relogin: bool) -> Outcome {
         if self.plan.level == Level::Tcp {
             return match tcp::knock(self.address).await {
-                Ok(()) => Outcome::Pass(None),
+                Ok(seen) => {
+                    seen.into_iter().for_each(|stream| self.take_leave(stream));
+                    Outcome::Pass(None)
+                }
                 Err(outcome) => outcome,
             };
         }
@@ -83,6 +86,24 @@ impl Probe {
             Ok(facts) => Outcome::Pass(facts),
             Err(outcome) => outcome,
         }
+    }
+
+    /// Ends a connection that the server knows of, though nobody meant to log in: by a login, and goodbye.
+    fn take_leave(&mut self, stream: TcpStream) {
+        // Without the password it is a denied login, which does not count against this host either.
+        let ready = self.ready_to_log_in().is_ok();
+        let (secret, Some(tls)) = (self.secret.clone().flatten(), self.tls.clone()) else {
+            tcp::reset(stream);
+            return;
+        };
+        let user = self.plan.user.clone().filter(|_| ready).unwrap_or_else(|| NOBODY.to_owned());
+        let mut live = Live::new(stream, Login { user, secret, tls: self.plan.tls });
+        tokio::spawn(async move {
+            match timeout(PATIENCE, live.log_in(&tls)).await {
+                Ok(_) => live.quit().await,
+                Err(_) => live.reset(),
+            }
+        });
     }
 
     async fn look(&mut self, relogin: bool) -> Result<Option<Facts>, Outcome> {
@@ -147,11 +168,11 @@ impl Probe {
     }
 
     fn ready_to_log_in(&mut self) -> Result<(), Outcome> {
-        if self.secret.is_none() {
-            self.secret = Some(self.plan.password_file.as_deref().map(password).transpose()?);
-        }
         if self.tls.is_none() {
             self.tls = Some(Tlsing::new(&self.plan).map_err(Outcome::CheckUser)?);
+        }
+        if self.secret.is_none() {
+            self.secret = Some(self.plan.password_file.as_deref().map(password).transpose()?);
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use crate::{
     health::outcome::{Fault, Outcome, Phase},
-    socket::QuickAck,
+    socket::{QuickAck, segments_sent},
 };
 
 /// Connects, with keepalive: while we wait for a server that says nothing, its kernel must prove that it is there.
@@ -23,12 +23,21 @@ pub(super) async fn connect(address: SocketAddrV4) -> Result<TcpStream, Outcome>
 
 /// Asks the kernel behind a port whether something listens. The server never learns of it: our kernel is told to wait
 /// with its ACK, and the connection is reset before it is sent, so that it never comes to an accept().
-pub(super) async fn knock(address: SocketAddrV4) -> Result<(), Outcome> {
+///
+/// The kernel waits for 200 ms. If this process does not get a CPU for so long, the server has the connection, and a RST
+/// would count against this host there: then the connection comes back.
+pub(super) async fn knock(address: SocketAddrV4) -> Result<Option<TcpStream>, Outcome> {
     let socket = TcpSocket::new_v4().map_err(local)?;
     setsockopt(&socket, QuickAck, &false).map_err(|errno| local(errno.into()))?;
+    linger(&socket, true);
     let stream = socket.connect(address.into()).await.map_err(|error| Outcome::Fail(fault(&error, Phase::Connect)))?;
-    reset(stream);
-    Ok(())
+    // The SYN alone, or more than that? Nothing may come between the question and the end.
+    if segments_sent(&stream).is_ok_and(|sent| sent > 1) {
+        linger(&stream, false);
+        return Ok(Some(stream));
+    }
+    drop(stream);
+    Ok(None)
 }
 
 /// Ends a connection with a RST. A server that never read from it then does not count an error against this host:
