@@ -174,7 +174,7 @@ fn no_secret_leaves_its_file() {
     let other = SyncOptions { key_file: Some(other_key.clone()), ..lab.sync_options().unwrap() };
     let stranger = template.vrrp(&VrrpOptions { auth: Some(OTHER_AUTH.to_owned()), ..vrrp.clone() }).sync(other);
     pair.director(1).start_agent(&stranger).unwrap();
-    let refuses = |view: &SyncView| view.refused.contains_key("unknown_key");
+    let refuses = |view: &SyncView| view.refused.contains_key("unknown key");
     wait_for("frames of another key", LIMIT, || Ok(Some(d1.peer()?).filter(refuses))).unwrap();
     let differs = |director: &Director| Ok(director.agent_log()?.contains("another password").then_some(()));
     wait_for("adverts with another password", LIMIT, || differs(d1)).unwrap();

@@ -22,7 +22,8 @@ fn is_secret(key: &str) -> bool {
 fn sounds_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
     let last = key.rsplit(['_', '-']).next().unwrap_or_default();
-    ["auth", "pw", "pass", "psk"].contains(&last)
+    ["pw", "pass", "psk"].contains(&last)
+        || key.starts_with("auth")
         || ["passw", "passphrase", "pwd", "secret"].iter().any(|part| key.contains(part))
 }
 
@@ -161,6 +162,7 @@ mod tests {
             ("pw = geheim", &["geheim"]),
             ("auth_pass 1111\npass = geheim", &["geheim", "1111"]),
             ("auth = \"1111\"", &["1111"]),
+            ("authentication = 1111", &["1111"]),
             ("atuh = '1111'\npasword = \"x\"", &["1111", "x"]),
             ("level = \"auth\"\naddress = \"1\"\nuser = \"x\"", &[]),
             ("key = \"0123456789abcdef0123456789ABCDEF\" # 0123456789abcdef", &["0123456789abcdef0123456789ABCDEF"]),
