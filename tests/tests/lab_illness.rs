@@ -320,7 +320,7 @@ fn every_illness_has_its_verdict_and_nobody_hangs() {
     use Verdict::{Alarm, Down, Full, Gone};
     let mut ward = Ward::new();
     ward.falls_ill("mysqld stopped", Gone, "", |w| w.rs1().stop(), |w| w.rs1().start());
-    ward.falls_ill("mysqld killed (-9)", Gone, "refused", |w| w.rs1().kill9(), |w| w.rs1().start());
+    ward.falls_ill("mysqld killed (-9)", Gone, "", |w| w.rs1().kill9(), |w| w.rs1().start());
     ward.falls_ill("mysqld frozen (SIGSTOP)", Down, "", |w| w.rs1().freeze(), |w| w.rs1().thaw());
     ward.falls_ill(
         "host unplugged",
