@@ -7,9 +7,9 @@ mod pair;
 use std::time::{Duration, Instant};
 
 use lb_common::tcp::{State, flag};
-use lb_userspace::sync::{Action, Conn, Half, Input, Key, Replication, Tenths};
+use lb_userspace::sync::{Action, Config, Conn, Half, Input, Key, Replication, Tenths};
 
-use pair::{Pair, config, conn};
+use pair::{Director, Pair, config, conn};
 
 /// A core that begins to look.
 fn begun() -> (Replication, Instant) {
@@ -123,5 +123,21 @@ fn an_end_does_not_take_a_conn_along_that_the_ring_could_not_tell_of() {
     assert_eq!(left.age, Tenths(0));
     for director in &pair.directors {
         assert!(director.core.conns().any(|conn| conn.key == key && conn.state() == State::Established));
+    }
+}
+
+#[test]
+fn an_end_counts_also_for_a_conn_that_no_look_has_shown_yet() {
+    let mut pair = Pair::equal();
+    // The other director's process starts anew. Its first look shows nothing; its table holds ten conns.
+    let table = std::mem::take(&mut pair.directors[1].table);
+    pair.directors[1] = Director::new(Config { epoch: [9; 16], seed: [9; 32], ..config(2) }, pair.now);
+    pair.directors[1].table = table;
+    let now = pair.now;
+    pair.directors[0].lose(&conn(1000), now);
+    pair.run(Duration::from_secs(5));
+    for director in &pair.directors {
+        assert!(!director.table.contains_key(&conn(1000).key));
+        assert_eq!(director.contents().0.len(), 9);
     }
 }

@@ -198,6 +198,10 @@ impl Replication {
         self.time = self.time.max(*born);
         let Some(id) = self.index.find(key) else {
             self.remember_end(*key, *born, frame);
+            if *why != Why::Absent {
+                // It may be in the table all the same, from before this process, and not have been looked at yet.
+                self.write(Write::Remove { key: *key, idle: *idle });
+            }
             return;
         };
         let now = self.tick();
