@@ -57,11 +57,7 @@ pub(super) async fn follow(state: Arc<State>, mut stopped: watch::Receiver<bool>
                 reset(&state, resets);
                 continue;
             }
-            _ = roles.tick() => {
-                let now_active = state.is_active();
-                if now_active == active {
-                    continue;
-                }
+            now_active = another_role(&state, &mut roles, active) => {
                 active = now_active;
                 let resets = block_in_place(|| state.tell_pools(|_| Some(Input::Active(active))));
                 reset(&state, resets);
@@ -75,6 +71,16 @@ pub(super) async fn follow(state: Arc<State>, mut stopped: watch::Receiver<bool>
         reset(&state, resets);
     }
     watch.stop().await;
+}
+
+/// Waits until this director carries the traffic, or does so no more. Can be dropped at any await.
+async fn another_role(state: &State, ticks: &mut time::Interval, active: bool) -> bool {
+    loop {
+        ticks.tick().await;
+        if state.is_active() != active {
+            return !active;
+        }
+    }
 }
 
 /// Resets the conns of backends, while the checks go on.

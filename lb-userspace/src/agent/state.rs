@@ -288,7 +288,7 @@ impl State {
             sync.expired(&ended);
         }
         // The conns of a Backup are the Active's business.
-        if self.is_active() {
+        if !ended.is_empty() && self.is_active() {
             self.resets.expired(&ended);
         }
         Ok(done?)
