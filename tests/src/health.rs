@@ -1,7 +1,8 @@
 //! Checks of backends inside a host of the lab: the part `health` of the agent with real sockets, without the agent.
 
 use std::{
-    net::SocketAddrV4,
+    io::{self, Read as _, Write as _},
+    net::{SocketAddrV4, TcpStream},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
     thread::{self, JoinHandle},
@@ -168,25 +169,41 @@ pub fn firewall(host: &Host, verdict: Option<&str>) -> Result<()> {
     host.check_with_input(&["nft", "-f", "-"], &rules).map(drop)
 }
 
-/// Logs in over the unix socket, without privileges, until the server has no room; the connections as they are.
+/// Connections that fill a server, until they are dropped.
+///
+/// One refused login is not enough: it may have counted a connection that was about to end, and what then comes in
+/// is the check. So whatever room there is again is taken again.
+pub struct Crowd {
+    _end: mpsc::Sender<()>,
+}
+
+/// Logs in over the unix socket, without privileges, until the server has no room, and keeps it so.
 ///
 /// # Errors
 /// When a login fails in another way, or the server takes everybody within `limit`.
-pub fn crowd(socket: &Path, user: &str, password: &str, limit: Duration) -> Result<Vec<mysql::Conn>> {
-    let options = || {
-        let socket = Some(socket.display().to_string());
-        mysql::OptsBuilder::new().socket(socket).user(Some(user)).pass(Some(password))
-    };
-    let mut crowd = Vec::new();
-    wait_for("a full server", limit, || match mysql::Conn::new(options()) {
-        Ok(conn) => {
-            crowd.push(conn);
-            Ok(None)
-        }
-        Err(mysql::Error::MySqlError(error)) if error.code == 1040 => Ok(Some(())),
+pub fn crowd(socket: &Path, user: &str, password: &str, limit: Duration) -> Result<Crowd> {
+    let socket = Some(socket.display().to_string());
+    let options: mysql::Opts = mysql::OptsBuilder::new().socket(socket).user(Some(user)).pass(Some(password)).into();
+    let enter = move || match mysql::Conn::new(options.clone()) {
+        Ok(conn) => Ok(Some(conn)),
+        Err(mysql::Error::MySqlError(error)) if error.code == 1040 => Ok(None),
         Err(other) => Err(other).context("log in"),
+    };
+    let mut inside = Vec::new();
+    wait_for("a full server", limit, || {
+        let conn = enter()?;
+        let full = conn.is_none();
+        inside.extend(conn);
+        Ok(full.then_some(()))
     })?;
-    Ok(crowd)
+    let (end, ended) = mpsc::channel();
+    thread::spawn(move || {
+        while ended.recv_timeout(Duration::from_millis(5)) == Err(mpsc::RecvTimeoutError::Timeout) {
+            // A server that is stopped meanwhile is the business of the test.
+            inside.extend(enter().ok().flatten());
+        }
+    });
+    Ok(Crowd { _end: end })
 }
 
 /// A file with a password that only root can read.
@@ -199,4 +216,25 @@ pub fn password_file(host: &Host, password: &str) -> Result<PathBuf> {
     std::fs::write(&path, format!("{password}\n")).context("write the password")?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).context("protect the password")?;
     Ok(path)
+}
+
+/// A server that never says anything, until the client leaves.
+///
+/// # Errors
+/// When the connection breaks.
+pub fn linger(mut stream: TcpStream) -> io::Result<()> {
+    while stream.read(&mut [0; 64])? > 0 {}
+    Ok(())
+}
+
+/// A greeting at a byte a second: never enough to go on, never silent.
+///
+/// # Errors
+/// When the connection breaks.
+pub fn drip(mut stream: TcpStream) -> io::Result<()> {
+    for byte in [0x4a, 0, 0, 0, 10].into_iter().chain(std::iter::repeat_n(b'5', 60)) {
+        stream.write_all(&[byte])?;
+        thread::sleep(Duration::from_secs(1));
+    }
+    Ok(())
 }

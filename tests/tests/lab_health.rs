@@ -11,7 +11,7 @@ use std::{
 use anyhow::Result;
 use lb_tests::{
     checks::at_length,
-    health::{self, Checks},
+    health::{self, Checks, drip, linger},
     lab::{AgentOptions, Host, Lab, LabOptions, MariadbOptions, Segment, Server, ServiceOptions, addr, wait_for},
 };
 use lb_userspace::{
@@ -395,19 +395,6 @@ fn what_is_no_mysql_server_is_down_and_delays_nobody() {
     assert_eq!(checks.changes(well).len(), 0, "{}", checks.story(well));
     println!("a check among them was late by {:?} at most", checks.view(well).unwrap().lateness);
     checks.stop();
-}
-
-fn linger(mut stream: TcpStream) -> std::io::Result<()> {
-    while stream.read(&mut [0; 64])? > 0 {}
-    Ok(())
-}
-
-fn drip(mut stream: TcpStream) -> std::io::Result<()> {
-    for byte in [0x4a, 0, 0, 0, 10].into_iter().chain(std::iter::repeat_n(b'5', 60)) {
-        stream.write_all(&[byte])?;
-        thread::sleep(Duration::from_secs(1));
-    }
-    Ok(())
 }
 
 fn endless(mut stream: TcpStream) -> std::io::Result<()> {

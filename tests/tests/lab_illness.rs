@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Result;
 use lb_tests::{
-    health,
+    health::{self, drip, linger},
     lab::{AgentOptions, Host, Lab, LabOptions, MariadbOptions, Server, addr, now, wait_for},
 };
 use lb_userspace::{
@@ -282,23 +282,9 @@ fn scripted(ward: &Ward, port: u16, act: Act) {
     });
 }
 
-fn linger(mut stream: TcpStream) -> std::io::Result<()> {
-    while stream.read(&mut [0; 64])? > 0 {}
-    Ok(())
-}
-
 fn garbage(mut stream: TcpStream) -> std::io::Result<()> {
     stream.write_all(b"SSH-2.0-OpenSSH_9.2p1 Debian\r\n")?;
     linger(stream)
-}
-
-/// A byte now and then: never enough to go on, never silent.
-fn drip(mut stream: TcpStream) -> std::io::Result<()> {
-    for byte in [0x4a, 0, 0, 0, 10].into_iter().chain(std::iter::repeat_n(b'5', 60)) {
-        stream.write_all(&[byte])?;
-        thread::sleep(Duration::from_secs(1));
-    }
-    Ok(())
 }
 
 /// The longest packet there is, and all of it.
@@ -342,14 +328,14 @@ fn every_illness_has_its_verdict_and_nobody_hangs() {
     // Root is let in beyond the limit, so somebody without privileges has to fill it.
     let (user, password) = ("crowd", "crowd");
     sql(&ward, &format!("CREATE USER {user}@localhost IDENTIFIED BY '{password}'")).unwrap();
-    let crowd = Cell::new(Vec::new());
+    let crowd = Cell::new(None);
     ward.falls_ill(
         "max_connections reached (1040)",
         Full,
         "",
         |w| {
             sql(w, "SET GLOBAL max_connections = 20")?;
-            crowd.set(health::crowd(&w.rs1().socket(), user, password, LIMIT)?);
+            crowd.set(Some(health::crowd(&w.rs1().socket(), user, password, LIMIT)?));
             Ok(())
         },
         |w| {
