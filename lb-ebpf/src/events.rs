@@ -1,8 +1,9 @@
 //! The ring buffer to the agent: one record per change of a conn.
 //!
-//! The agent polls on a timer, so records are submitted without a wake-up, which would cost as much as the packet.
+//! A wake-up costs as much as a packet, so only a reader that has read everything gets one, and it pauses after having
+//! read: at most one for each of its looks.
 
-use aya_ebpf::{bindings::BPF_RB_NO_WAKEUP, helpers::generated::bpf_ringbuf_query};
+use aya_ebpf::helpers::generated::bpf_ringbuf_query;
 use lb_common::{
     abi,
     addr::Ipv4,
@@ -15,6 +16,9 @@ use crate::{
     clock, count,
     maps::{BACKENDS, EVENTS},
 };
+
+/// Flags of a submission; see `bpf_ringbuf_commit` in the kernel's `ringbuf.c`.
+const WAKE_WHO_HAS_READ_ALL: u64 = 0;
 
 /// What an event tells of the entry that the packet did not come by.
 pub(crate) struct Other {
@@ -65,7 +69,7 @@ pub(crate) fn conn(kind: EventKind, key: &FlowKey, own: &Conn, peer: &Other) {
         (*event).kind = kind;
         (*event).reason = 0;
     }
-    record.submit(u64::from(BPF_RB_NO_WAKEUP));
+    record.submit(WAKE_WHO_HAS_READ_ALL);
 }
 
 /// Tells the agent about a packet that was refused. Anyone can send such packets, so they get at most half of the ring:
@@ -100,7 +104,7 @@ pub(crate) fn refused(kind: EventKind, key: &FlowKey, service: u16, reason: Coun
         (*event).kind = kind;
         (*event).reason = reason as u8;
     }
-    record.submit(u64::from(BPF_RB_NO_WAKEUP));
+    record.submit(WAKE_WHO_HAS_READ_ALL);
 }
 
 /// # Safety

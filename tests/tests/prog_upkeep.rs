@@ -2,6 +2,7 @@
 //! backend ids, next hops, the ARP gate's heartbeat.
 
 use std::{
+    os::fd::AsFd as _,
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -19,6 +20,7 @@ use lb_common::{
 };
 use lb_tests::world::{BACKEND, CLIENT, VIP, World, conn, object, run, service, world};
 use lb_userspace::datapath::{Datapath, DesiredService, Events, Mode, Summary, Sweep, Timeouts, hops};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// A conn of the client's port, last seen that many seconds ago, with the flags that each side has seen.
 fn aged(datapath: &Datapath, port: u16, seconds: u32, seen: [u8; 2]) -> [(FlowKey, Conn); 2] {
@@ -227,7 +229,7 @@ fn refused_syns_are_events_and_the_reader_gets_every_one() {
             let frame = syn(port);
             program.test_run(TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() }).unwrap();
         }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let mut found = Vec::new();
         let next = |events: &mut Events, limit, found: &mut Vec<_>| {
             let waited = async { tokio::time::timeout(Duration::from_millis(50), events.next(found, limit)).await };
@@ -243,6 +245,37 @@ fn refused_syns_are_events_and_the_reader_gets_every_one() {
             assert_eq!(event.reason, Counter::NoBackend as u8);
         }
         assert_eq!(datapath.tables().counter(Counter::NoBackend).unwrap(), 100);
+    });
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a test that measures the real time")]
+fn a_reader_that_has_read_everything_is_woken_by_the_next_event() {
+    const LIMIT: Duration = Duration::from_secs(20);
+    world(|world| {
+        let datapath = world.open(&[("va", Mode::Tc)]).unwrap();
+        datapath.apply(&[DesiredService { backends: Vec::new(), ..service() }]).unwrap();
+        let mut events = datapath.take_events().unwrap();
+        let ebpf = tc_program(world);
+        let program: &SchedClassifier = ebpf.program("lb_tc").unwrap().try_into().unwrap();
+        let ring = events.as_fd().try_clone_to_owned().unwrap();
+        for port in 1_000..1_003 {
+            let waited = thread::scope(|scope| {
+                let waiting = scope.spawn(|| {
+                    let began = Instant::now();
+                    // At its end it looks once more, and would find the event without having been woken.
+                    poll(&mut [PollFd::new(ring.as_fd(), PollFlags::POLLIN)], PollTimeout::from(20_000_u16)).unwrap();
+                    began.elapsed()
+                });
+                // Asleep by then, mostly; awake, it would find the event at once.
+                thread::sleep(Duration::from_millis(100));
+                let frame = syn(port);
+                program.test_run(TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() }).unwrap();
+                waiting.join().unwrap()
+            });
+            assert!(waited < LIMIT / 2, "{waited:?}");
+            assert_eq!(events.drain(&mut Vec::new(), 10), 1);
+        }
     });
 }
 

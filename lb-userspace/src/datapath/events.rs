@@ -1,21 +1,28 @@
-//! The event ring: one record per change of a conn, read by a poll on a timer.
+//! The event ring: one record per change of a conn.
 //!
-//! Owns the reading end and the decoding. The packet path submits without a wake-up, because a wake-up costs as much
-//! as a packet; records that found no room are counted there (`Counter::EventLost`) and call for a scan of the tables.
+//! Owns the reading end and the decoding. The packet path wakes a reader that has read everything, and no other; whoever
+//! has read pauses for [`PAUSE`], because a wake-up costs the packet path as much as a packet. Records that found no room
+//! are counted there (`Counter::EventLost`) and call for a scan of the tables.
 
-use std::time::Duration;
+use std::{
+    os::fd::{AsFd, BorrowedFd},
+    time::Duration,
+};
 
 use aya::{
     Ebpf,
     maps::{MapData, RingBuf},
 };
 use lb_common::{MapType, abi::map, event::Event};
-use tokio::time::{self, MissedTickBehavior};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    time,
+};
 
 use super::error::{Error, Result};
 
-/// How often the ring is looked at: the latency of an event, and 200 wake-ups a second of an idle agent.
-pub const POLL: Duration = Duration::from_millis(5);
+/// The least time between two looks at the ring: the latency of an event among many, and at most 200 wake-ups a second.
+pub const PAUSE: Duration = Duration::from_millis(5);
 
 /// The reading end of the ring. There is one: two readers would take each other's records.
 pub struct Events {
@@ -26,6 +33,13 @@ pub struct Events {
 impl std::fmt::Debug for Events {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Events").field("invalid", &self.invalid).finish_non_exhaustive()
+    }
+}
+
+impl AsFd for Events {
+    /// Readable when there is something to [`drain`](Self::drain).
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ring.as_fd()
     }
 }
 
@@ -60,18 +74,14 @@ impl Events {
 
     /// Waits for records and appends them to `to`, at most `limit`. Cancelling it loses nothing.
     pub async fn next(&mut self, to: &mut Vec<Event>, limit: usize) {
-        if self.drain(to, limit) > 0 {
-            return;
-        }
-        let mut timer = time::interval(POLL);
-        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // The first tick is immediate.
-        timer.tick().await;
-        loop {
-            timer.tick().await;
-            if self.drain(to, limit) > 0 {
-                return;
+        while self.drain(to, limit) == 0 {
+            // SAFETY: the ring is borrowed, so it stays open and the same until after the wait.
+            let ring = unsafe { AsyncFd::register_with_interest(self.ring.as_fd(), Interest::READABLE) };
+            // One that cannot be waited for is looked at again and again.
+            if let Ok(ring) = ring {
+                drop(ring.readable().await);
             }
+            time::sleep(PAUSE).await;
         }
     }
 

@@ -4,6 +4,7 @@
 //! [`Replication`] is the pure core: it takes datagrams, changes and time, and says what to send and what to write. The
 //! protocol is this project's own; what it learnt from IPVS, conntrackd, pfsync and SONiC's DASH is said where it is used.
 
+mod bell;
 mod config;
 mod conn;
 
@@ -23,6 +24,7 @@ mod thread;
 mod time;
 mod wire;
 
+pub use bell::Bell;
 pub use config::{Config, ConfigError, Timeouts};
 pub use conn::{Conn, Half, Key};
 

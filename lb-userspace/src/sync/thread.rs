@@ -1,11 +1,10 @@
 //! The sync at work: one thread that owns the socket and the packet path's table, together with the core.
 //!
-//! A thread of its own and no task: heartbeats must not wait for others, and a turn reads the event ring, which nobody
-//! wakes up for. It reads the clock; nothing else here does. What the table is, [`Table`] says; the agent brings it.
+//! A thread of its own and no task: heartbeats must not wait for others, nor the packet path's event ring. It reads the clock; nothing else here does. What the table is, [`Table`] says; the agent brings it.
 
 use std::{
     io,
-    os::fd::AsFd as _,
+    os::fd::{AsFd as _, BorrowedFd},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -14,18 +13,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::{
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::eventfd::{EfdFlags, EventFd},
-};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{
-    Action, Beat, Config, ConfigError, Event, Input, Key, Line, Notice, Peer, Replication, Stalled, Status, Tenths,
-    Write,
+    Action, Beat, Bell, Config, ConfigError, Event, Input, Key, Line, Notice, Peer, Replication, Stalled, Status,
+    Tenths, Write,
 };
 
-/// How often the event ring is looked at: the latency of a change, and 200 wake-ups a second of an idle agent.
-const TURN: Duration = Duration::from_millis(5);
+/// How long the event ring does not wake the thread again: the latency of a change among many, and what they cost.
+const PAUSE: Duration = Duration::from_millis(5);
+/// The longest time without a turn.
+const TURN: Duration = Duration::from_millis(250);
 /// Datagrams taken in before anything else is done, and bytes of them: conns of a bulk for about a millisecond.
 const DATAGRAMS: usize = 256;
 const BYTES: usize = 48 << 10;
@@ -43,6 +41,9 @@ pub type Tell<'a> = dyn FnMut(Input<'static>) + 'a;
 
 /// The packet path's table of conns, and what it says of itself.
 pub trait Table: Send + 'static {
+    /// Readable when there is something for [`Self::changes`] to tell.
+    fn ring(&self) -> BorrowedFd<'_>;
+
     /// Tells what has changed since the last call.
     fn changes(&mut self, tell: &mut Tell<'_>);
 
@@ -93,7 +94,7 @@ pub struct Path {
 #[derive(Debug)]
 pub struct Running {
     core: Arc<Mutex<Replication>>,
-    bell: Arc<EventFd>,
+    bell: Bell,
     stop: Arc<AtomicBool>,
     line: Arc<Mutex<Option<String>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -120,18 +121,22 @@ impl std::fmt::Display for StartError {
 impl std::error::Error for StartError {}
 
 impl Running {
-    /// Starts the thread. An interface that is not there is waited for.
+    /// Starts the thread, which `bell` wakes. An interface that is not there is waited for.
     ///
     /// # Errors
     ///
     /// The parameters make no sense, or the kernel refuses a thread.
-    pub fn start(config: Config, path: Path, table: impl Table, listener: Listener) -> Result<Self, StartError> {
+    pub fn start(
+        config: Config,
+        path: Path,
+        table: impl Table,
+        listener: Listener,
+        bell: Bell,
+    ) -> Result<Self, StartError> {
         let core = Replication::new(config, now()).map_err(StartError::Config)?;
-        let bell = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
-            .map_err(|errno| StartError::Io(errno.into()))?;
         let running = Self {
             core: Arc::new(Mutex::new(core)),
-            bell: Arc::new(bell),
+            bell,
             stop: Arc::default(),
             line: Arc::default(),
             thread: Mutex::new(None),
@@ -147,6 +152,7 @@ impl Running {
             table,
             listener,
             scan: None,
+            deaf_until: now(),
             writes: Vec::with_capacity(WRITES),
             buffer: vec![0; 65_536],
             answers: Vec::new(),
@@ -181,8 +187,7 @@ impl Running {
             core.handle(input, now());
         }
         drop(core);
-        // Fails only when it has rung four billion times unheard.
-        let _ = self.bell.write(1);
+        self.bell.ring();
     }
 
     /// The core, for who has much to ask.
@@ -216,7 +221,7 @@ impl Drop for Running {
 /// What the thread owns.
 struct Worker<T> {
     core: Arc<Mutex<Replication>>,
-    bell: Arc<EventFd>,
+    bell: Bell,
     stop: Arc<AtomicBool>,
     trouble: Arc<Mutex<Option<String>>>,
     path: Path,
@@ -226,6 +231,8 @@ struct Worker<T> {
     listener: Listener,
     /// The table is being looked through; the next slice is due then.
     scan: Option<Instant>,
+    /// Until then the event ring is not waited for.
+    deaf_until: Instant,
     writes: Vec<Write>,
     buffer: Vec<u8>,
     answers: Vec<Input<'static>>,
@@ -393,19 +400,25 @@ impl<T: Table> Worker<T> {
         }
     }
 
-    fn wait(&self, until: Instant) {
-        let left = until.saturating_duration_since(now());
+    fn wait(&mut self, until: Instant) {
+        let time = now();
+        let deaf = time < self.deaf_until;
+        let until = if deaf { until.min(self.deaf_until) } else { until };
+        let left = until.saturating_duration_since(time);
         // Rounded up: a timeout that is not due yet would be looked at again and again.
         let millis = left.as_nanos().div_ceil(1_000_000);
         let timeout = PollTimeout::try_from(i32::try_from(millis).unwrap_or(i32::MAX)).unwrap_or(PollTimeout::MAX);
-        let bell = PollFd::new(self.bell.as_fd(), PollFlags::POLLIN);
+        let bell = self.bell.as_fd();
+        // One that is not waited for is the bell once more: it costs nothing, and places stay.
+        let line = self.line.as_ref().map_or(bell, Line::as_fd);
+        let ring = if deaf { bell } else { self.table.ring() };
+        let mut sources = [bell, line, ring].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         // An error is a signal, or nothing that waiting could mend.
-        let _ = match &self.line {
-            Some(line) => poll(&mut [bell, PollFd::new(line.as_fd(), PollFlags::POLLIN)], timeout),
-            None => poll(&mut [bell], timeout),
-        };
-        // Nothing to read means that it has not rung.
-        let _ = self.bell.read();
+        let _ = poll(&mut sources, timeout);
+        if !deaf && sources[2].any() == Some(true) {
+            self.deaf_until = now() + PAUSE;
+        }
+        self.bell.hush();
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
+    os::fd::BorrowedFd,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread::{self, JoinHandle},
@@ -18,7 +19,7 @@ use lb_common::{abi, abi::map, conn::FlowKey};
 use lb_userspace::{
     agent::ConnTable,
     datapath::{Datapath, InterfaceSettings, Mode, Settings, TableSizes, Timeouts, versioned},
-    sync::{self, Input, Key, Peer, Psk, Running, Services, Table, Tell, Tenths, Write},
+    sync::{self, Bell, Input, Key, Peer, Psk, Running, Services, Table, Tell, Tenths, Write},
 };
 use nix::{
     mount::{MsFlags, mount},
@@ -328,7 +329,7 @@ fn start(datapath: &Arc<Datapath>, node: u16, setup: Setup, written: Written) ->
         peer: Peer::Group(SocketAddrV4::new(Ipv4Addr::new(239, 255, 80, 81), 8848)),
     };
     let table = Noting { table: ConnTable::open(datapath)?, written };
-    let running = Running::start(config, path, table, Box::new(|_| {})).context("start the sync")?;
+    let running = Running::start(config, path, table, Box::new(|_| {}), Bell::new()?).context("start the sync")?;
     let mut services = Services::default();
     services.add(SocketAddrV4::new(VIP, MYSQL), SocketAddrV4::new(BACKEND, MYSQL));
     running.tell(Input::Services(services));
@@ -349,6 +350,10 @@ struct Noting {
 }
 
 impl Table for Noting {
+    fn ring(&self) -> BorrowedFd<'_> {
+        self.table.ring()
+    }
+
     fn changes(&mut self, tell: &mut Tell<'_>) {
         self.table.changes(tell);
     }

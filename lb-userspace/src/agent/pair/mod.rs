@@ -60,7 +60,7 @@ impl Pair {
     /// An interface or an address is missing, or the kernel refuses a socket: then no VIP is here.
     pub(super) async fn start(config: &Config, director: &Director, datapath: &Arc<Datapath>) -> Result<Option<Self>> {
         let Some(vrrp) = &config.vrrp else { return Ok(None) };
-        let prepared = sync::Prepared::new(config);
+        let prepared = sync::Prepared::new(config)?;
         let mut settings = settings::settings(config, vrrp, director);
         // Another implementation of VRRP does not know of heartbeats.
         settings.election.heartbeat = prepared.as_ref().filter(|_| !vrrp.strict).map(sync::Prepared::timing);

@@ -33,7 +33,7 @@ use crate::{
     datapath::Datapath,
     failover::{Inputs, Witness},
     ha::{self, GateState, HeartbeatTiming},
-    sync::{Happened, Input, Notice, Running, Stalled, State},
+    sync::{Bell, Happened, Input, Notice, Running, Stalled, State},
 };
 
 pub use table::ConnTable;
@@ -61,10 +61,15 @@ pub(super) struct Prepared {
 
 impl Prepared {
     /// `None`: the config has no sync.
-    pub(super) fn new(config: &Config) -> Option<Self> {
-        let sync = config.sync.as_ref()?;
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses what wakes a thread.
+    pub(super) fn new(config: &Config) -> Result<Option<Self>> {
+        let Some(sync) = &config.sync else { return Ok(None) };
         let timing = HeartbeatTiming { interval: sync.heartbeat, lost_after: sync.heartbeat_lost_after };
-        Some(Self { voice: Voice::new(), timing })
+        let bell = Bell::new().context("make the bell of the sync")?;
+        Ok(Some(Self { voice: Voice::new(bell), timing }))
     }
 
     /// How heartbeats are judged.
@@ -112,6 +117,7 @@ impl ConnSync {
         let closed = GateState::Closed { reason: "the sync has not begun yet".into(), bound: sync.wait };
         inputs.input(ha::Input::Gate(closed));
         let table = ConnTable::open(datapath).context("open the packet path's table for the sync")?;
+        let bell = voice.bell().clone();
         let table = Ear { table, voice, patience: timing.lost(), told: None };
         let (tell, happened) = mpsc::channel(EVENTS);
         let (hear, notices) = watch::channel(None);
@@ -135,7 +141,7 @@ impl ConnSync {
                 let _ = tell.try_send(event);
             }
         });
-        let running = Running::start(settings, path, table, listener).context("start the sync")?;
+        let running = Running::start(settings, path, table, listener, bell).context("start the sync")?;
         let running = Arc::new(running);
         running.tell(Input::Services(settings::services(config)));
         let names = events::Names::new(config);

@@ -3,7 +3,11 @@
 //! Changes come from the event ring, of which this is then the only reader; writes go through `lb_replica`, which looks
 //! again in the kernel. Nothing of the core is known here, and nothing of sync in the packet path's own module.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    os::fd::{AsFd as _, BorrowedFd},
+    sync::Arc,
+    time::Instant,
+};
 
 use anyhow::{Context as _, Result};
 use lb_common::{
@@ -155,6 +159,10 @@ impl ConnTable {
 }
 
 impl Table for ConnTable {
+    fn ring(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
+    }
+
     fn changes(&mut self, tell: &mut Tell<'_>) {
         // Counted before the ring is read: what is lost from here on is told with the next call.
         let lost = self.datapath.tables().counter(Counter::EventLost);

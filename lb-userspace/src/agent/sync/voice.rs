@@ -1,4 +1,4 @@
-//! From the timer thread to the sync thread, without a lock: what this director says it is, and that it still says so.
+//! From the timer thread to the sync thread, without a wait: what this director says it is, and that it still says so.
 //!
 //! The sync thread sends heartbeats on a clock of its own. If the timer thread does not speak any more, nobody here sends
 //! adverts or can take over, and heartbeats that go on saying "Active" would keep the peer from doing so: from then on
@@ -6,6 +6,7 @@
 
 use std::{
     net::Ipv4Addr,
+    os::fd::BorrowedFd,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -16,7 +17,7 @@ use std::{
 use crate::{
     failover::Witness,
     ha::{self, PeerRole},
-    sync::{Beat, Input, Key, Role, Table, Tell, Tenths, Write},
+    sync::{Beat, Bell, Input, Key, Role, Table, Tell, Tenths, Write},
 };
 
 const ACTIVE: u64 = 1;
@@ -29,6 +30,8 @@ pub(super) struct Voice {
     word: AtomicU64,
     /// When it was said, in microseconds since `origin`.
     at: AtomicU64,
+    /// Wakes the sync thread for another word.
+    bell: Bell,
 }
 
 #[expect(clippy::disallowed_methods, reason = "how old a word is; both threads of it read this clock")]
@@ -37,8 +40,13 @@ fn now() -> Instant {
 }
 
 impl Voice {
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { origin: now(), word: AtomicU64::new(0), at: AtomicU64::new(0) })
+    /// `bell` is the sync thread's.
+    pub(super) fn new(bell: Bell) -> Arc<Self> {
+        Arc::new(Self { origin: now(), word: AtomicU64::new(0), at: AtomicU64::new(0), bell })
+    }
+
+    pub(super) const fn bell(&self) -> &Bell {
+        &self.bell
     }
 
     fn micros(&self) -> u64 {
@@ -54,7 +62,9 @@ impl Voice {
         };
         let word = role << 40 | u64::from(beat.priority) << 32 | u64::from(beat.address.to_bits());
         self.at.store(self.micros(), Ordering::Relaxed);
-        self.word.store(word, Ordering::Release);
+        if self.word.swap(word, Ordering::Release) != word {
+            self.bell.ring();
+        }
     }
 
     /// What heartbeats are to say; `patience`: how old an Active's word may be.
@@ -91,6 +101,10 @@ pub(super) struct Ear<T> {
 }
 
 impl<T: Table> Table for Ear<T> {
+    fn ring(&self) -> BorrowedFd<'_> {
+        self.table.ring()
+    }
+
     fn changes(&mut self, tell: &mut Tell<'_>) {
         let heard = self.voice.heard(self.patience);
         if let Some(beat) = heard.filter(|_| heard != self.told) {
@@ -138,7 +152,7 @@ mod tests {
 
     #[test]
     fn what_is_said_is_heard_as_it_was_said() {
-        let voice = Voice::new();
+        let voice = Voice::new(Bell::new().unwrap());
         let patience = Duration::from_secs(3600);
         assert_eq!(voice.heard(patience), None);
         for role in [PeerRole::Active, PeerRole::Backup, PeerRole::Fault, PeerRole::Leaving] {
@@ -150,7 +164,7 @@ mod tests {
 
     #[test]
     fn an_active_that_has_fallen_silent_is_not_called_active_any_more() {
-        let voice = Voice::new();
+        let voice = Voice::new(Bell::new().unwrap());
         let role = |patience| voice.heard(patience).map(|beat| beat.role);
         let say = |role| voice.say(&ha::Beat { role, priority: 1, address: Ipv4Addr::UNSPECIFIED });
         say(PeerRole::Active);
