@@ -57,7 +57,7 @@ impl Checks {
             let run = || -> Result<()> {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("tokio")?;
                 runtime.block_on(async {
-                    let (watch, mut received) = Watch::start(targets, u64::from(std::process::id()));
+                    let (watch, mut received) = Watch::start(targets, u64::from(std::process::id()))?;
                     let watch = Arc::new(watch);
                     let _ = made.send(Arc::clone(&watch));
                     drop(made);
@@ -71,10 +71,8 @@ impl Checks {
                         () = note => {}
                     }
                     watch.stop().await;
-                    // Polite ends of connections that were replaced at the last moment.
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                });
-                Ok(())
+                    Ok(())
+                })
             };
             if let Err(error) = host.enter(run) {
                 eprintln!("checks: {error:#}");

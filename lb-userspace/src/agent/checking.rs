@@ -13,6 +13,7 @@ use tokio::{
     task::{block_in_place, spawn_blocking},
     time,
 };
+use tracing::error;
 
 use super::{health::now, state::State, verdicts::Verdicts};
 use crate::{
@@ -30,7 +31,13 @@ const ROLE_EVERY: Duration = Duration::from_millis(200);
 /// Runs the checks until the agent stops.
 pub(super) async fn follow(state: Arc<State>, mut stopped: watch::Receiver<bool>) {
     let targets = targets(&state);
-    let (watch, mut reports) = Watch::start(targets, RandomState::new().hash_one("checks"));
+    let (watch, mut reports) = match Watch::start(targets, RandomState::new().hash_one("checks")) {
+        Ok(started) => started,
+        Err(error) => {
+            error!(%error, "the checks of backends cannot start: their health stays as it was");
+            return;
+        }
+    };
     let watch = Arc::new(watch);
     // It starts once.
     let _ = state.health().watch.set(Arc::clone(&watch));

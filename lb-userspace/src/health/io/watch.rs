@@ -1,20 +1,26 @@
 //! The tasks that drive the checkers: one per backend. What they find goes into one channel, what they know can be
 //! looked at at any time.
+//!
+//! They share a thread of their own: most of a check is the system calls of its packets, and to hand tasks from thread to
+//! thread between them costs as much again. Nor does anything else that the agent does delay them.
 
 use std::{
+    io,
     net::SocketAddrV4,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use tokio::{
-    sync::{mpsc, watch},
+    runtime::{self, Handle},
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
     time,
 };
 
 use super::probe::Probe;
 use crate::health::{
+    cadence::Cadence,
     checker::{Action, Checker, Health, Input},
     history::Line,
     plan::{Facts, Plan},
@@ -71,6 +77,9 @@ pub struct WatchView {
     pub facts: Option<Facts>,
 }
 
+/// Checks begin at times of a grid that all backends share, so many to the shortest interval: the checks of many backends
+/// share their wake-ups, which cost as much as the checks.
+const GRID: u32 = 25;
 /// How long a check may go on when the agent stops.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -79,22 +88,28 @@ type Shared = Arc<Mutex<WatchView>>;
 /// The running checks.
 #[derive(Debug)]
 pub struct Watch {
-    tasks: tokio::sync::Mutex<JoinSet<()>>,
+    /// Ends with the thread.
+    thread: tokio::sync::Mutex<oneshot::Receiver<()>>,
     stop: watch::Sender<bool>,
     views: Vec<((usize, usize), Shared)>,
 }
 
 impl Watch {
-    /// Starts the checks. `seed` should differ from start to start.
-    #[must_use]
-    pub fn start(targets: Vec<Target>, seed: u64) -> (Self, mpsc::UnboundedReceiver<Report>) {
+    /// Starts the checks, in the network namespace of the calling thread. `seed` should differ from start to start.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses a thread, or what tokio needs for it.
+    pub fn start(targets: Vec<Target>, seed: u64) -> io::Result<(Self, mpsc::UnboundedReceiver<Report>)> {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = watch::channel(false);
         let (reports, received) = mpsc::unbounded_channel();
         let mut tasks = JoinSet::new();
         let mut views = Vec::with_capacity(targets.len());
+        let origin = now();
         for (at, target) in targets.into_iter().enumerate() {
             let seed = seed.wrapping_add((at as u64).wrapping_mul(0x2545_f491_4f6c_dd1d));
-            let checker = Checker::new(target.plan.cadence, target.known, seed, now());
+            let checker = Checker::new(target.plan.cadence, target.known, seed, origin);
             let view = Arc::new(Mutex::new(WatchView {
                 history: Vec::new(),
                 progress: checker.progress(),
@@ -102,9 +117,15 @@ impl Watch {
                 facts: None,
             }));
             views.push(((target.service, target.backend), Arc::clone(&view)));
-            tasks.spawn(run(target, checker, view, reports.clone(), stopped.clone()));
+            tasks.spawn_on(run(target, origin, checker, view, reports.clone(), stopped.clone()), runtime.handle());
         }
-        (Self { tasks: tasks.into(), stop, views }, received)
+        let (ending, thread) = oneshot::channel();
+        let work = move || {
+            runtime.block_on(last_of(tasks));
+            drop(ending);
+        };
+        std::thread::Builder::new().name("lb-checks".to_owned()).spawn(work)?;
+        Ok((Self { thread: thread.into(), stop, views }, received))
     }
 
     /// What there is to show of a backend; `None` if it is not checked.
@@ -118,27 +139,42 @@ impl Watch {
     pub async fn stop(&self) {
         // Nobody listening means that all tasks have ended.
         let _ = self.stop.send(true);
-        let mut tasks = self.tasks.lock().await;
-        while tasks.join_next().await.is_some() {}
+        // An error is what is waited for: nothing is ever sent.
+        let _ = (&mut *self.thread.lock().await).await;
     }
+}
+
+/// Waits for the end of all checks, and then of the connections that they left behind to be ended in order.
+async fn last_of(mut tasks: JoinSet<()>) {
+    while tasks.join_next().await.is_some() {}
+    let goodbyes = async {
+        while Handle::current().metrics().num_alive_tasks() > 0 {
+            time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    // Who does not end by then is left without.
+    let _ = time::timeout(GRACE, goodbyes).await;
 }
 
 async fn run(
     target: Target,
+    origin: Instant,
     mut checker: Checker,
     view: Shared,
     reports: mpsc::UnboundedSender<Report>,
     mut stopped: watch::Receiver<bool>,
 ) {
     let Target { service, backend, address, plan, .. } = target;
+    let grid = Grid::new(origin, &plan.cadence);
     let mut probe = Probe::new(address, plan);
-    drive((service, backend), &mut checker, &mut probe, &view, &reports, &mut stopped).await;
+    drive((service, backend), grid, &mut checker, &mut probe, &view, &reports, &mut stopped).await;
     probe.quit().await;
 }
 
 /// Checks until the agent stops. A check that runs then may come to its end: cut off, it would count against us.
 async fn drive(
     (service, backend): (usize, usize),
+    grid: Grid,
     checker: &mut Checker,
     probe: &mut Probe,
     view: &Mutex<WatchView>,
@@ -150,7 +186,7 @@ async fn drive(
             tokio::select! {
                 // An error means that the sender is gone: the agent is stopping.
                 _ = stopped.wait_for(|stop| *stop) => return,
-                () = time::sleep_until(due.into()) => {}
+                () = time::sleep_until(grid.after(due).into()) => {}
             }
         }
         checker.handle_timeout(now());
@@ -185,6 +221,26 @@ async fn drive(
     }
 }
 
+/// Times at which checks begin.
+#[derive(Clone, Copy, Debug)]
+struct Grid {
+    origin: Instant,
+    step: Duration,
+}
+
+impl Grid {
+    fn new(origin: Instant, cadence: &Cadence) -> Self {
+        Self { origin, step: cadence.inter.min(cadence.fastinter).min(cadence.downinter) / GRID }
+    }
+
+    /// The first one that is not before `time`.
+    fn after(self, time: Instant) -> Instant {
+        let step = self.step.as_nanos().max(1);
+        let ahead = (step - time.saturating_duration_since(self.origin).as_nanos() % step) % step;
+        time + Duration::from_nanos(u64::try_from(ahead).unwrap_or(0))
+    }
+}
+
 /// Ends some time after the agent began to stop.
 async fn grace(stopped: &mut watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stop| *stop).await;
@@ -194,4 +250,23 @@ async fn grace(stopped: &mut watch::Receiver<bool>) {
 #[expect(clippy::disallowed_methods, reason = "the checks run in real time")]
 fn now() -> Instant {
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks_wait_for_the_next_time_of_the_grid_and_no_longer() {
+        let ms = Duration::from_millis;
+        let origin = now();
+        let grid = Grid::new(origin, &Cadence { inter: ms(1000), fastinter: ms(500), ..Cadence::default() });
+        for (due, begins) in [(0, 0), (1, 20), (19, 20), (20, 20), (21, 40), (1_000_001, 1_000_020)] {
+            assert_eq!(grid.after(origin + ms(due)), origin + ms(begins), "{due}");
+        }
+        // A time before all of them, and a grid without steps.
+        assert_eq!(grid.after(origin - ms(5)), origin - ms(5));
+        let none = Grid { origin, step: Duration::ZERO };
+        assert_eq!(none.after(origin + ms(7)), origin + ms(7));
+    }
 }
