@@ -107,3 +107,24 @@ fn open_sessions_survive_with_connection_sync_over_unicast() {
     fleet.settle(&scene.pair.lab).unwrap();
     report.finish().unwrap();
 }
+
+/// Without a key, because the config says so: it works, and nobody who looks can miss it.
+#[test]
+fn an_unprotected_sync_works_and_is_shown_as_such() {
+    let open = |agent, sync| (agent, SyncOptions { key_file: None, ..sync });
+    let scene = Scene::up(VrrpOptions::fast(), open).unwrap();
+    let fleet = Fleet::open(&scene.pair.lab, 20).unwrap();
+    let census = scene.fail_over(Event::Crash, &fleet).unwrap();
+    assert_eq!((census.survived, census.sessions, census.wrong), (20, 20, 0), "{:?}", census.errors);
+    scene.becomes_safe().unwrap();
+    for director in scene.pair.lab.directors() {
+        for question in ["status", "peer"] {
+            let answer = director.lbctl(&[question]).unwrap();
+            let text = String::from_utf8_lossy(&answer.stdout).into_owned();
+            assert!(text.contains("UNPROTECTED"), "{question}: {text}");
+        }
+        let log = director.agent_log().unwrap();
+        assert!(log.contains("UNPROTECTED (insecure = true)"), "{log}");
+    }
+    fleet.settle(&scene.pair.lab).unwrap();
+}
