@@ -6,9 +6,9 @@ use std::{io::Read as _, net::SocketAddrV4, net::TcpStream, path::PathBuf, time:
 use lb_tests::{
     checks::at_length,
     health::{self, Checks},
-    lab::{Lab, LabOptions, Mysql, Server, wait_for},
+    lab::{Lab, LabOptions, Mysql, wait_for},
 };
-use lb_userspace::health::{Cadence, Condition, Level, Plan, Tls};
+use lb_userspace::health::{Cadence, Level, Plan, Tls};
 use nix::sys::signal::Signal;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -36,6 +36,29 @@ fn plan(password_file: PathBuf, tls: Tls) -> Plan {
     }
 }
 
+/// A director, and a server that blocks a host after its first broken login.
+struct Stand {
+    // Ends before its host does.
+    mysql: Mysql,
+    lab: Lab,
+    address: SocketAddrV4,
+    /// With the password of the check user.
+    file: PathBuf,
+}
+
+impl Stand {
+    fn up() -> Self {
+        let lab = LabOptions { clients: 0, servers: 1, mariadb: None, ..LabOptions::default() }.up().unwrap();
+        let server = &lab.servers()[0];
+        let mysql = Mysql::start(server.host(), server.address(), &["--max-connect-errors=1"]).unwrap();
+        let address = SocketAddrV4::new(server.address(), 3306);
+        let user = format!("CREATE USER {}@'192.168.80.%' IDENTIFIED BY '{}'", health::USER, health::PASSWORD);
+        mysql.sql(&user).unwrap();
+        let file = health::password_file(lab.d1().host(), health::PASSWORD).unwrap();
+        Self { mysql, lab, address, file }
+    }
+}
+
 fn errors(mysql: &Mysql) -> Vec<Vec<String>> {
     mysql
         .sql("SELECT IP, HOST_VALIDATED, SUM_CONNECT_ERRORS, COUNT_HANDSHAKE_ERRORS FROM performance_schema.host_cache")
@@ -48,14 +71,8 @@ fn aborted(mysql: &Mysql) -> String {
 
 #[test]
 fn a_mysql_of_today_is_checked_by_every_way_to_log_in() {
-    let lab: Lab = LabOptions { clients: 0, servers: 1, mariadb: None, ..LabOptions::default() }.up().unwrap();
-    let [server] = lab.servers() else { panic!("one server") };
-    let mysql = Mysql::start(server.host(), server.address(), &["--max-connect-errors=1"]).unwrap();
-    let address = SocketAddrV4::new(server.address(), 3306);
-    let (user, password) = (health::USER, health::PASSWORD);
-    mysql.sql(&format!("CREATE USER {user}@'192.168.80.%' IDENTIFIED BY '{password}'")).unwrap();
-    let d1 = lab.d1().host();
-    let file = health::password_file(d1, password).unwrap();
+    let Stand { mysql, lab, address, file } = Stand::up();
+    let (d1, user) = (lab.d1().host(), health::USER);
     println!("{}", mysql.sql("SELECT VERSION()").unwrap()[0][0]);
 
     // The server's cache of scrambles is empty after a start and after FLUSH PRIVILEGES: the first login must prove the
@@ -140,14 +157,8 @@ fn a_mysql_of_today_is_checked_by_every_way_to_log_in() {
 /// them all, else as many as fit into a few seconds: not one of them may leave a trace.
 #[test]
 fn checks_leave_no_trace_on_a_mysql_of_today_that_forgives_nothing() {
-    let lab: Lab = LabOptions { clients: 0, servers: 1, mariadb: None, ..LabOptions::default() }.up().unwrap();
-    let [server] = lab.servers() else { panic!("one server") };
-    let mysql = Mysql::start(server.host(), server.address(), &["--max-connect-errors=1"]).unwrap();
-    let address = SocketAddrV4::new(server.address(), 3306);
-    let (user, password) = (health::USER, health::PASSWORD);
-    mysql.sql(&format!("CREATE USER {user}@'192.168.80.%' IDENTIFIED BY '{password}'")).unwrap();
+    let Stand { mysql, lab, address, file } = Stand::up();
     let d1 = lab.d1().host();
-    let file = health::password_file(d1, password).unwrap();
     let fast = Cadence {
         inter: ms(1),
         fastinter: ms(1),
@@ -190,99 +201,4 @@ fn checks_leave_no_trace_on_a_mysql_of_today_that_forgives_nothing() {
     assert!(connections.parse::<u64>().unwrap() >= logins, "{connections}");
     assert_eq!(aborted(&mysql), "0");
     assert!(errors(&mysql).iter().all(|row| row[2] == "0" && row[3] == "0"), "{:?}", errors(&mysql));
-}
-
-#[test]
-fn every_way_to_be_ill_has_its_verdict_on_a_mysql_of_today() {
-    let lab: Lab = LabOptions { clients: 0, servers: 2, mariadb: None, ..LabOptions::default() }.up().unwrap();
-    let [one, two] = lab.servers() else { panic!("two servers") };
-    let start = |server: &Server, id: &str| {
-        let id = format!("--server-id={id}");
-        let extra = ["--log-bin=bin", "--gtid-mode=ON", "--enforce-gtid-consistency=ON", id.as_str()];
-        Mysql::start(server.host(), server.address(), &extra).unwrap()
-    };
-    let (mut source, replica) = (start(one, "1"), start(two, "2"));
-    let (user, password) = (health::USER, health::PASSWORD);
-    for statement in [
-        format!("CREATE USER {user}@'192.168.80.%' IDENTIFIED BY '{password}'"),
-        format!("GRANT REPLICATION CLIENT ON *.* TO {user}@'192.168.80.%'"),
-        "CREATE USER repl@'192.168.80.%' IDENTIFIED BY 'repl'".into(),
-        "GRANT REPLICATION SLAVE ON *.* TO repl@'192.168.80.%'".into(),
-        "CREATE USER crowd@localhost IDENTIFIED BY 'crowd'".into(),
-    ] {
-        source.sql(&statement).unwrap();
-    }
-    let change = format!(
-        "CHANGE REPLICATION SOURCE TO SOURCE_HOST='{}', SOURCE_USER='repl', SOURCE_PASSWORD='repl', \
-         SOURCE_AUTO_POSITION=1, GET_SOURCE_PUBLIC_KEY=1, SOURCE_CONNECT_RETRY=1",
-        source.address()
-    );
-    for statement in ["RESET BINARY LOGS AND GTIDS", &change, "START REPLICA"] {
-        replica.sql(statement).unwrap();
-    }
-    let d1 = lab.d1().host();
-    let file = health::password_file(d1, password).unwrap();
-    let asks = |condition| Plan { level: Level::Query, condition, ..plan(file.clone(), Tls::Prefer) };
-    let writable = asks(Condition { writable: true, ..Condition::default() });
-    let replicates = asks(Condition { replica: Some(Duration::from_secs(5)), ..Condition::default() });
-    let at = |mysql: &Mysql| SocketAddrV4::new(mysql.address(), 3306);
-    let checks = Checks::start(d1, &[(at(&source), writable), (at(&replica), replicates)], None).unwrap();
-    let up = |backend: usize, what: &str| checks.until(backend, what, LIMIT, |h| h.up && !h.full).unwrap();
-    let down = |backend: usize, what: &str, cause: &str| {
-        let (health, took) = checks.until(backend, what, LIMIT, |h| !h.up && h.cause.contains(cause)).unwrap();
-        println!("{what}: down after {took:?}: {}", health.cause);
-    };
-    up(0, "the first pass");
-    // Its check user comes by the replication.
-    up(1, "the replica");
-
-    for (how, kill) in [("killed", true), ("stopped", false)] {
-        source.end(kill).unwrap();
-        down(0, how, "refused");
-        source.start_again().unwrap();
-        up(0, "started again");
-    }
-    for (verdict, cause) in [("drop", "no answer"), ("reject with tcp reset", "refused")] {
-        health::firewall(one.host(), Some(verdict)).unwrap();
-        down(0, verdict, cause);
-        health::firewall(one.host(), None).unwrap();
-        up(0, "no firewall");
-    }
-    one.host().ip_batch("link set eth0 down\n").unwrap();
-    down(0, "unplugged", "");
-    one.host().ip_batch("link set eth0 up\n").unwrap();
-    up(0, "plugged in again");
-    source.sql("SET GLOBAL read_only = 1").unwrap();
-    down(0, "read only", "not writable: read_only = 1");
-    source.sql("SET GLOBAL read_only = 0").unwrap();
-    up(0, "writable again");
-
-    source.sql("SET GLOBAL max_connections = 10").unwrap();
-    let before = checks.changes(0).len();
-    let crowd = health::crowd(&source.socket(), "crowd", "crowd", LIMIT).unwrap();
-    let (full, took) = checks.until(0, "too many connections", LIMIT, |h| h.full).unwrap();
-    assert!(full.up, "full is not dead");
-    println!("full after {took:?}");
-    drop(crowd);
-    up(0, "room again");
-    assert_eq!(checks.changes(0).len(), before + 2, "never down: {}", checks.story(0));
-    source.sql(&format!("ALTER USER {user}@'192.168.80.%' IDENTIFIED BY 'another one'")).unwrap();
-    let (denied, took) = checks.until(0, "access denied", LIMIT, |h| h.trouble.is_some()).unwrap();
-    assert!(denied.up, "the verdict stays: {}", checks.story(0));
-    println!("denied after {took:?}: {}", denied.trouble.unwrap().text());
-    source.sql(&format!("ALTER USER {user}@'192.168.80.%' IDENTIFIED BY '{password}'")).unwrap();
-    for backend in [0, 1] {
-        checks.until(backend, "the password is right again", LIMIT, |h| h.up && h.trouble.is_none()).unwrap();
-    }
-
-    for (stop, start, cause) in [
-        ("STOP REPLICA SQL_THREAD", "START REPLICA SQL_THREAD", "SQL thread is not running"),
-        ("STOP REPLICA IO_THREAD", "START REPLICA IO_THREAD", "IO thread is not running"),
-    ] {
-        replica.sql(stop).unwrap();
-        down(1, stop, cause);
-        replica.sql(start).unwrap();
-        up(1, start);
-    }
-    checks.stop();
 }
