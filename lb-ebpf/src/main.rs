@@ -238,7 +238,8 @@ pub fn lb_retire(ctx: XdpContext) -> u32 {
 /// attached.
 #[xdp]
 pub fn lb_replica(ctx: XdpContext) -> u32 {
-    replica::batch(ctx.ctx, replica_nth)
+    replica::batch(ctx.ctx, replica_nth);
+    xdp_action::XDP_PASS
 }
 
 #[inline(never)]
