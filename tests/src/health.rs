@@ -167,6 +167,15 @@ pub fn firewall(host: &Host, verdict: Option<&str>) -> Result<()> {
     host.check_with_input(&["nft", "-f", "-"], &rules).map(drop)
 }
 
+/// Lets a host use a port again a second after a connection of it has ended, as a host with many short connections must:
+/// by default it takes a minute, and there are 28,000.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn reuse_ports(host: &Host) -> Result<()> {
+    host.sysctl("ipv4/tcp_tw_reuse", "1")
+}
+
 /// Connections that fill a server, until they are dropped.
 ///
 /// One refused login is not enough: it may have counted a connection that was about to end, and what then comes in

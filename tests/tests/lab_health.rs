@@ -240,6 +240,7 @@ fn checks_leave_no_trace_on_a_server_that_forgives_nothing() {
         Cadence { inter: ms(1), fastinter: ms(1), downinter: ms(1), timeout: Duration::from_secs(5), ..cadence() };
     let with = |level, relogin| Plan { cadence: fast, relogin, ..plan(&lab, level, Condition::default()) };
     let before = grudges(rs1);
+    health::reuse_ports(lab.d1().host()).unwrap();
     let checks = Checks::start(
         lab.d1().host(),
         &[

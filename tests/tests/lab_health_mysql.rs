@@ -159,6 +159,7 @@ fn a_mysql_of_today_is_checked_by_every_way_to_log_in() {
 fn checks_leave_no_trace_on_a_mysql_of_today_that_forgives_nothing() {
     let Stand { mysql, lab, address, file } = Stand::up();
     let d1 = lab.d1().host();
+    health::reuse_ports(d1).unwrap();
     let fast = Cadence {
         inter: ms(1),
         fastinter: ms(1),
