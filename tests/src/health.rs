@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::{SocketAddrV4, TcpStream},
+    net::{SocketAddrV4, TcpListener, TcpStream},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
     thread::{self, JoinHandle},
@@ -181,7 +181,18 @@ pub fn reuse_ports(host: &Host) -> Result<()> {
 /// One refused login is not enough: it may have counted a connection that was about to end, and what then comes in
 /// is the check. So whatever room there is again is taken again.
 pub struct Crowd {
-    _end: mpsc::Sender<()>,
+    end: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic of it has been printed.
+            let _ = thread.join();
+        }
+    }
 }
 
 /// Logs in over the unix socket, without privileges, until the server has no room, and keeps it so.
@@ -204,13 +215,13 @@ pub fn crowd(socket: &Path, user: &str, password: &str, limit: Duration) -> Resu
         Ok(full.then_some(()))
     })?;
     let (end, ended) = mpsc::channel();
-    thread::spawn(move || {
+    let thread = thread::spawn(move || {
         while ended.recv_timeout(Duration::from_millis(5)) == Err(mpsc::RecvTimeoutError::Timeout) {
             // A server that is stopped meanwhile is the business of the test.
             inside.extend(enter().ok().flatten());
         }
     });
-    Ok(Crowd { _end: end })
+    Ok(Crowd { end: Some(end), thread: Some(thread) })
 }
 
 /// A file with a password that only root can read.
@@ -242,6 +253,53 @@ pub fn drip(mut stream: TcpStream) -> io::Result<()> {
     for byte in [0x4a, 0, 0, 0, 10].into_iter().chain(std::iter::repeat_n(b'5', 60)) {
         stream.write_all(&[byte])?;
         thread::sleep(Duration::from_secs(1));
+    }
+    Ok(())
+}
+
+/// The beginning of another protocol.
+///
+/// # Errors
+/// When the connection breaks.
+pub fn garbage(mut stream: TcpStream) -> io::Result<()> {
+    stream.write_all(b"SSH-2.0-OpenSSH_9.2p1 Debian\r\n")?;
+    linger(stream)
+}
+
+/// The longest packet there is, and all of it.
+///
+/// # Errors
+/// When the connection breaks.
+pub fn longest(mut stream: TcpStream) -> io::Result<()> {
+    stream.write_all(&[0xff, 0xff, 0xff, 0])?;
+    stream.write_all(&vec![10; 0xff_ffff])
+}
+
+/// What a scripted server does with a connection.
+pub type Act = fn(TcpStream) -> io::Result<()>;
+
+/// Does on `host` what no MySQL server can be made to do. One thread per connection; they end with the program.
+///
+/// # Errors
+/// When the address cannot be listened at.
+pub fn scripted(host: &Host, address: SocketAddrV4, act: Act) -> Result<()> {
+    let listener = host.enter(|| Ok(TcpListener::bind(address)?))?;
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || act(stream));
+        }
+    });
+    Ok(())
+}
+
+/// Breaks three logins off behind the greeting, which a server holds against the calling thread's host.
+///
+/// # Errors
+/// When nothing listens there.
+pub fn break_off(address: SocketAddrV4) -> Result<()> {
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(address)?;
+        let _ = stream.read(&mut [0; 256])?;
     }
     Ok(())
 }

@@ -216,11 +216,6 @@ impl Ward {
         self.mysqls.first().map(RefCell::borrow_mut)
     }
 
-    /// Whose the servers are.
-    pub fn make(&self) -> Make {
-        if self.mysqls.is_empty() { Make::Mariadb } else { Make::Mysql }
-    }
-
     /// The host of the first server.
     pub fn host(&self) -> &Host {
         self.server(0).host()

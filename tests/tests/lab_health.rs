@@ -3,7 +3,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{SocketAddrV4, TcpListener, TcpStream},
+    net::{SocketAddrV4, TcpStream},
     thread,
     time::Duration,
 };
@@ -11,8 +11,8 @@ use std::{
 use anyhow::Result;
 use lb_tests::{
     checks::at_length,
-    health::{self, Checks, drip, linger},
-    lab::{AgentOptions, Host, Lab, LabOptions, MariadbOptions, Segment, Server, ServiceOptions, addr, wait_for},
+    health::{self, Act, Checks, break_off, drip, garbage, linger, longest, scripted},
+    lab::{AgentOptions, Lab, LabOptions, MariadbOptions, Segment, Server, ServiceOptions, addr, wait_for},
 };
 use lb_userspace::{
     control::protocol::Status,
@@ -182,14 +182,6 @@ fn by_every_level_and_login_the_verdict_is_right_and_there_is_a_way_back() {
     checks.stop();
 }
 
-fn break_off(address: SocketAddrV4) -> Result<()> {
-    for _ in 0..3 {
-        let mut stream = TcpStream::connect(address)?;
-        let _ = stream.read(&mut [0; 256])?;
-    }
-    Ok(())
-}
-
 #[test]
 fn a_replica_that_lags_is_down_and_so_is_a_server_that_is_none() {
     let lab = lab();
@@ -332,48 +324,29 @@ fn a_director_that_falls_asleep_in_the_middle_of_a_check_leaves_no_trace_either(
     assert_eq!(grudges(rs1), ("0".to_owned(), "0".to_owned()));
 }
 
-/// What no MySQL server can be made to do. One thread per connection; they end with the program.
-fn scripted(host: &Host, port: u16, act: fn(TcpStream)) -> SocketAddrV4 {
-    let address = SocketAddrV4::new([192, 168, 80, 167].into(), port);
-    let listener = host.enter(|| Ok(TcpListener::bind(address)?)).unwrap();
-    thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            thread::spawn(move || act(stream));
-        }
-    });
-    address
-}
-
 #[test]
 fn what_is_no_mysql_server_is_down_and_delays_nobody() {
     let lab = LabOptions { clients: 0, servers: 1, mariadb: None, ..LabOptions::default() }.up().unwrap();
     let [server] = lab.servers() else { panic!("one server") };
-    let say = |port, act| scripted(server.host(), port, act);
-    type Act = fn(TcpStream);
+    let say = |port, act| {
+        let address = SocketAddrV4::new(server.address(), port);
+        scripted(server.host(), address, act).unwrap();
+        address
+    };
     let acts: [(u16, Act, &str); 7] = [
-        (
-            4001,
-            |mut s| drop(s.write_all(b"SSH-2.0-OpenSSH_9.2p1 Debian\r\n").and_then(|()| linger(s))),
-            "wrong sequence number",
-        ),
-        (4002, |mut s| drop(s.write_all(&[5, 0, 0, 0, 9, 1, 2, 3, 4]).and_then(|()| linger(s))), "not a greeting"),
-        // The longest packet there is, and all of it.
-        (
-            4003,
-            |mut s| drop(s.write_all(&[0xff, 0xff, 0xff, 0]).and_then(|()| s.write_all(&vec![10; 0xff_ffff]))),
-            "senseless",
-        ),
-        // A byte now and then: never enough to go on, never silent.
-        (4004, |s| drop(drip(s)), "wedged"),
-        (4005, drop, "closed by the server"),
-        (4006, |s| drop(linger(s)), "wedged"),
+        (4001, garbage, "wrong sequence number"),
+        (4002, |mut s| s.write_all(&[5, 0, 0, 0, 9, 1, 2, 3, 4]).and_then(|()| linger(s)), "not a greeting"),
+        (4003, longest, "senseless"),
+        (4004, drip, "wedged"),
+        (4005, |_| Ok(()), "closed by the server"),
+        (4006, linger, "wedged"),
         // Greets like a server, then asks for one thing after the other without end.
-        (4007, |s| drop(endless(s)), "endless login"),
+        (4007, endless, "endless login"),
     ];
     let plan = plan(&lab, Level::Auth, Condition::default());
     let mut targets: Vec<_> = acts.iter().map(|(port, act, _)| (say(*port, *act), plan.clone())).collect();
     // Somebody who is well, to TCP at least, among all of these.
-    targets.push((say(4008, |s| drop(linger(s))), Plan { level: Level::Tcp, ..plan }));
+    targets.push((say(4008, linger), Plan { level: Level::Tcp, ..plan }));
     let checks = Checks::start(lab.d1().host(), &targets, Some(true)).unwrap();
     for (backend, (port, _, cause)) in acts.iter().enumerate() {
         let (health, took) =

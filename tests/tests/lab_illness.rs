@@ -1,17 +1,11 @@
 //! Each way to be ill, as clients of the VIP live through it: the verdict, how soon it comes, where new sessions go, what
 //! becomes of open ones, and the way back. One table at the end, for MariaDB and for a MySQL of today.
 
-use std::{
-    cell::Cell,
-    io::{Read as _, Write as _},
-    net::{SocketAddrV4, TcpListener, TcpStream},
-    thread,
-    time::Duration,
-};
+use std::{cell::Cell, net::SocketAddrV4, time::Duration};
 
 use anyhow::Result;
 use lb_tests::{
-    health::{self, drip, linger},
+    health::{self, Act, break_off, drip, garbage, longest, scripted},
     lab::{Host, wait_for},
     ward::{Make, Verdict, Ward},
 };
@@ -26,39 +20,6 @@ fn impostor(host: &Host, port: Option<u16>) -> Result<()> {
         rules += &format!(" tcp dport 3306 tcp flags & (syn | ack) == syn redirect to :{port}\n }}\n}}\n");
     }
     host.check_with_input(&["nft", "-f", "-"], &rules).map(drop)
-}
-
-/// What it does with a connection.
-type Act = fn(TcpStream) -> std::io::Result<()>;
-
-/// What no MySQL server can be made to do. One thread per connection; they end with the program.
-fn scripted(ward: &Ward, port: u16, act: Act) {
-    let address = SocketAddrV4::new(*ward.address().ip(), port);
-    let listener = ward.host().enter(|| Ok(TcpListener::bind(address)?)).unwrap();
-    thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            thread::spawn(move || act(stream));
-        }
-    });
-}
-
-fn garbage(mut stream: TcpStream) -> std::io::Result<()> {
-    stream.write_all(b"SSH-2.0-OpenSSH_9.2p1 Debian\r\n")?;
-    linger(stream)
-}
-
-/// The longest packet there is, and all of it.
-fn longest(mut stream: TcpStream) -> std::io::Result<()> {
-    stream.write_all(&[0xff, 0xff, 0xff, 0])?;
-    stream.write_all(&vec![10; 0xff_ffff])
-}
-
-fn break_off(address: SocketAddrV4) -> Result<()> {
-    for _ in 0..3 {
-        let mut stream = TcpStream::connect(address)?;
-        let _ = stream.read(&mut [0; 256])?;
-    }
-    Ok(())
 }
 
 /// An account that cannot enter a server without room; root can.
@@ -109,7 +70,12 @@ fn every_illness(make: Make) {
         },
         |w| {
             drop(crowd.take());
-            w.sql("SET GLOBAL max_connections = 2000")
+            // Whoever is refused takes root's place for a moment.
+            wait_for("a place for root", LIMIT, || match w.sql("SET GLOBAL max_connections = 2000") {
+                Ok(()) => Ok(Some(())),
+                Err(error) if format!("{error:#}").contains("1040") => Ok(None),
+                Err(error) => Err(error),
+            })
         },
     );
     ward.falls_ill(
@@ -143,7 +109,7 @@ fn every_illness(make: Make) {
         (4003, longest, "greeting of 16 MiB", "senseless"),
     ];
     for (port, act, name, cause) in acts {
-        scripted(&ward, port, act);
+        scripted(ward.host(), SocketAddrV4::new(*ward.address().ip(), port), act).unwrap();
         ward.falls_ill(name, Down, cause, |w| impostor(w.host(), Some(port)), |w| impostor(w.host(), None));
     }
     ward.print();
