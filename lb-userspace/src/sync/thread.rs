@@ -1,6 +1,7 @@
 //! The sync at work: one thread that owns the socket and the packet path's table, together with the core.
 //!
-//! A thread of its own and no task: heartbeats must not wait for others, nor the packet path's event ring. It reads the clock; nothing else here does. What the table is, [`Table`] says; the agent brings it.
+//! A thread of its own and no task: heartbeats must not wait for others, nor the packet path's event ring. It reads the
+//! clock; nothing else here does. What the table is, [`Table`] says; the agent brings it.
 
 use std::{
     io,
