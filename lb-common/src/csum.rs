@@ -52,15 +52,13 @@ impl Delta {
     }
 }
 
-/// Folds a sum of words into 16 bits with end-around carry.
+/// Folds a sum of words, below 2^47, into 16 bits with end-around carry.
 #[inline(always)]
 #[must_use]
 pub const fn fold(sum: u64) -> u16 {
-    let sum = (sum >> 32) + (sum & 0xffff_ffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    sum as u16
+    let sum = (sum >> 16) as u32 + (sum & 0xffff) as u32;
+    // Both halves are added in both halves: the carry of the lower one goes where the end-around carry belongs.
+    (sum.wrapping_add(sum << 16).wrapping_add(sum >> 16) >> 16) as u16
 }
 
 /// The folded sum of TCP's pseudo-header (RFC 9293 §3.1), not complemented, from words in packet order.
@@ -95,6 +93,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn folding_leaves_the_sum_modulo_65535(shift in 0_u32..32, bits in 0_u64..1 << 47) {
+            for sum in [bits >> shift, (bits >> shift) | 0xffff, (1 << (47 - shift)) - 1 - (bits & 1)] {
+                prop_assert_eq!(u64::from(fold(sum)) % 0xffff, sum % 0xffff);
+                prop_assert_eq!(fold(sum) == 0, sum == 0, "only nothing folds to 0: {:#x}", sum);
+            }
+        }
+
         #[test]
         fn a_delta_equals_the_sum_from_scratch(
             mut words in prop::collection::vec(any::<u16>(), 12..32),
