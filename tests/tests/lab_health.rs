@@ -3,7 +3,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{SocketAddrV4, TcpStream},
+    net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream},
     thread,
     time::Duration,
 };
@@ -179,6 +179,19 @@ fn by_every_level_and_login_the_verdict_is_right_and_there_is_a_way_back() {
     trouble("blocked", "FLUSH HOSTS");
     rs1.sql("FLUSH HOSTS").unwrap();
     checks.until(0, "no longer blocked", LIMIT, |h| h.trouble.is_none()).unwrap();
+
+    // This director has no port left to ask from. That is nothing that the server has done.
+    let before = checks.changes(3).len();
+    d1.sysctl("ipv4/ip_local_port_range", "61000 61000").unwrap();
+    let last = d1.enter(|| Ok(TcpListener::bind((Ipv4Addr::UNSPECIFIED, 61000))?)).unwrap();
+    trouble("no local port", "could not be made");
+    checks.until(2, "no local port, TCP", LIMIT, |h| h.up && h.trouble.is_some()).unwrap();
+    checks.until(3, "down stays down", LIMIT, |h| !h.up && h.trouble.is_some()).unwrap();
+    drop(last);
+    d1.sysctl("ipv4/ip_local_port_range", "32768 60999").unwrap();
+    checks.until(0, "ports again", LIMIT, |h| h.up && h.trouble.is_none()).unwrap();
+    checks.until(3, "refused again", LIMIT, |h| !h.up && h.trouble.is_none()).unwrap();
+    assert_eq!(checks.changes(3).len(), before + 2, "the alarm came and went, nothing else: {}", checks.story(3));
     checks.stop();
 }
 

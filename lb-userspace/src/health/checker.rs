@@ -25,6 +25,8 @@ pub enum Trouble {
     Blocked(String),
     /// The check user or its statement does not work.
     CheckUser(String),
+    /// This director cannot make the check.
+    Unmade(String),
 }
 
 impl Trouble {
@@ -32,7 +34,7 @@ impl Trouble {
     #[must_use]
     pub fn text(&self) -> &str {
         match self {
-            Self::Blocked(text) | Self::CheckUser(text) => text,
+            Self::Blocked(text) | Self::CheckUser(text) | Self::Unmade(text) => text,
         }
     }
 }
@@ -238,6 +240,7 @@ impl Checker {
             // Says nothing about the server: no verdict, and no way towards one.
             Outcome::Blocked(text) => self.health.trouble = Some(Trouble::Blocked(text)),
             Outcome::CheckUser(text) => self.health.trouble = Some(Trouble::CheckUser(text)),
+            Outcome::Unmade(text) => self.health.trouble = Some(Trouble::Unmade(text)),
         }
     }
 

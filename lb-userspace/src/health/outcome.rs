@@ -69,8 +69,6 @@ pub enum Fault {
     },
     /// The server works, but is not in the state that the service needs.
     Condition(String),
-    /// The check itself could not be made on this director.
-    Local(String),
 }
 
 impl fmt::Display for Fault {
@@ -88,7 +86,6 @@ impl fmt::Display for Fault {
             Self::Server { code: 1047, text } => write!(f, "not ready (Galera?): ERROR 1047: {text}"),
             Self::Server { code, text } => write!(f, "ERROR {code}: {text}"),
             Self::Condition(what) => f.write_str(what),
-            Self::Local(why) => write!(f, "the check could not be made: {why}"),
         }
     }
 }
@@ -106,6 +103,8 @@ pub enum Outcome {
     Blocked(String),
     /// The check user, or its statement, does not work there. Says nothing about the server's clients.
     CheckUser(String),
+    /// This director could not even ask: no local port, no descriptor, forbidden. Says nothing about the server.
+    Unmade(String),
 }
 
 impl Outcome {
@@ -118,6 +117,7 @@ impl Outcome {
             Self::Full => "full",
             Self::Blocked(_) => "blocked",
             Self::CheckUser(_) => "check-user",
+            Self::Unmade(_) => "unmade",
         }
     }
 
@@ -128,7 +128,7 @@ impl Outcome {
             Self::Pass(_) => String::new(),
             Self::Fail(fault) => fault.to_string(),
             Self::Full => "too many connections (ERROR 1040)".into(),
-            Self::Blocked(text) | Self::CheckUser(text) => text.clone(),
+            Self::Blocked(text) | Self::CheckUser(text) | Self::Unmade(text) => text.clone(),
         }
     }
 

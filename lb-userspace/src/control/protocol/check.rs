@@ -64,7 +64,7 @@ pub struct LeftView {
 /// Equal checks in a row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckLine {
-    /// `pass`, `fail`, `full`, `blocked` or `check-user`.
+    /// `pass`, `fail`, `full`, `blocked`, `check-user` or `unmade`.
     pub outcome: String,
     /// What there is to say.
     pub text: String,

@@ -228,8 +228,12 @@ fn a_backend_that_comes_back_full_is_up_and_full() {
 }
 
 #[test]
-fn a_check_user_problem_and_a_blocked_host_leave_the_verdict_alone() {
-    for trouble in [Outcome::CheckUser("ERROR 1045".into()), Outcome::Blocked("ERROR 1129".into())] {
+fn what_only_hinders_the_check_leaves_the_verdict_alone() {
+    for trouble in [
+        Outcome::CheckUser("ERROR 1045".into()),
+        Outcome::Blocked("ERROR 1129".into()),
+        Outcome::Unmade("no free local port".into()),
+    ] {
         for known in [true, false] {
             let mut rig = Rig::new(cadence(), Some(known));
             rig.run(ms(30_000), &trouble, ms(1));

@@ -135,7 +135,7 @@ impl Probe {
         self.ready_to_log_in()?;
         // Both were just made sure of.
         let (Some(secret), Some(tls)) = (self.secret.clone(), self.tls.clone()) else {
-            return Err(Outcome::Fail(Fault::Local("no TLS".into())));
+            return Err(Outcome::Unmade("no TLS".into()));
         };
         if self.coming.is_none() {
             let user = self.plan.user.clone().unwrap_or_else(|| NOBODY.to_owned());

@@ -16,7 +16,7 @@ pub(super) async fn connect(address: SocketAddrV4) -> Result<TcpStream, Outcome>
     prepare(&socket).map_err(|errno| local(errno.into()))?;
     // Given up before we knew that we were connected: then with a RST, see `reset`.
     linger(&socket, true);
-    let stream = socket.connect(address.into()).await.map_err(|error| Outcome::Fail(fault(&error, Phase::Connect)))?;
+    let stream = socket.connect(address.into()).await.map_err(not_connected)?;
     linger(&stream, false);
     Ok(stream)
 }
@@ -30,7 +30,7 @@ pub(super) async fn knock(address: SocketAddrV4) -> Result<Option<TcpStream>, Ou
     let socket = TcpSocket::new_v4().map_err(local)?;
     setsockopt(&socket, QuickAck, &false).map_err(|errno| local(errno.into()))?;
     linger(&socket, true);
-    let stream = socket.connect(address.into()).await.map_err(|error| Outcome::Fail(fault(&error, Phase::Connect)))?;
+    let stream = socket.connect(address.into()).await.map_err(not_connected)?;
     // The SYN alone, or more than that? Nothing may come between the question and the end.
     if segments_sent(&stream).is_ok_and(|sent| sent > 1) {
         linger(&stream, false);
@@ -74,17 +74,22 @@ pub(super) fn fault(error: &io::Error, phase: Phase) -> Fault {
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown => {
             Fault::Unreachable(error.to_string())
         }
-        _ if phase == Phase::Connect => match error.raw_os_error() {
-            // A rule of this host's own firewall, no free port, no descriptor: not the server's fault.
-            Some(libc::EPERM | libc::EADDRNOTAVAIL | libc::EMFILE | libc::ENFILE) => Fault::Local(error.to_string()),
-            _ => Fault::Unreachable(error.to_string()),
-        },
+        _ if phase == Phase::Connect => Fault::Unreachable(error.to_string()),
         _ => Fault::Reset(phase),
     }
 }
 
+/// What an error of connect(2) says: about the server, or only about this director.
+fn not_connected(error: io::Error) -> Outcome {
+    match error.raw_os_error() {
+        // No free port, no memory, a policy of this host that forbids it: no packet was sent.
+        Some(libc::EADDRNOTAVAIL | libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM | libc::EPERM) => local(error),
+        _ => Outcome::Fail(fault(&error, Phase::Connect)),
+    }
+}
+
 fn local(error: io::Error) -> Outcome {
-    Outcome::Fail(Fault::Local(error.to_string()))
+    Outcome::Unmade(format!("the check could not be made: {error}"))
 }
 
 fn prepare(socket: &impl AsFd) -> nix::Result<()> {

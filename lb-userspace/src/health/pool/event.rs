@@ -146,6 +146,9 @@ impl fmt::Display for Event {
             Self::Trouble { trouble: Some(trouble @ Trouble::CheckUser(_)), .. } => {
                 write!(f, "the check user does not work; verdict unchanged: {}", trouble.text())
             }
+            Self::Trouble { trouble: Some(trouble @ Trouble::Unmade(_)), .. } => {
+                write!(f, "this director cannot make its checks; verdict unchanged: {}", trouble.text())
+            }
             Self::Trouble { trouble: None, .. } => f.write_str("the check is no longer hindered"),
             Self::Warm { .. } => f.write_str("has its whole share again"),
             Self::Draining { deadline: None, .. } => f.write_str("draining"),
