@@ -28,11 +28,11 @@ byte_enum! {
 }
 
 byte_enum! {
-    /// What happens to a packet of a service that belongs to no conn and opens none.
-    pub enum NoConn {
-        /// It is dropped: while connection sync settles, the conn may still arrive.
+    /// How a packet is refused.
+    pub enum Refusal {
+        /// It is dropped: who sends it again may find that it is welcome by then.
         Drop = 0 => "drop",
-        /// It is answered with a RST, so that the client reconnects at once.
+        /// It is answered with a RST: its sender knows at once.
         Rst = 1 => "rst",
     }
 }
@@ -80,17 +80,19 @@ pub struct Service {
     pub id: u16,
     /// How a new conn picks its backend.
     pub scheduler: Scheduler,
-    /// What happens to a packet without a conn.
-    pub no_conn: NoConn,
+    /// How a packet that belongs to no conn and opens none is refused.
+    pub no_conn: Refusal,
     /// First slot of the ring in use.
     pub ring_start: u32,
     /// Number of slots; 0: no backend takes new conns.
     pub ring_len: u32,
+    /// How a SYN is refused when no backend takes new conns.
+    pub no_backend: Refusal,
     /// Always 0.
-    pub reserved: u32,
+    pub reserved: [u8; 3],
 }
 
-map_type!(Service, size = 16, enums = { scheduler: Scheduler, no_conn: NoConn });
+map_type!(Service, size = 16, enums = { scheduler: Scheduler, no_conn: Refusal, no_backend: Refusal });
 
 /// One slot of a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

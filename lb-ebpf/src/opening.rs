@@ -11,7 +11,7 @@ use lb_common::{
     counter::Counter,
     event::EventKind,
     parse::Tcp,
-    service::{NoConn, Service, ServiceKey},
+    service::{Refusal, Service, ServiceKey},
     tcp::{State, flag},
 };
 
@@ -92,7 +92,7 @@ fn for_service(packet: &Tcp, control: &Control, key: &FlowKey, service: &Service
     }
     events::refused(EventKind::Miss, key, service.id, Counter::NoConn);
     Err(match service.no_conn {
-        NoConn::Rst if packet.flags & flag::RST == 0 => Verdict::Reset(Counter::ResetNoConn),
+        Refusal::Rst if packet.flags & flag::RST == 0 => Verdict::Reset(Counter::ResetNoConn),
         _ => Verdict::Drop(Counter::NoConn),
     })
 }
@@ -196,7 +196,7 @@ fn open(packet: &Tcp, key: &FlowKey, service: &Service) -> Result<*mut Conn, Ver
     let picked = match schedule::pick(service, key.src) {
         Pick::Backend(id) => BACKENDS.get(u32::from(id)).map(|backend| (id, backend)),
         Pick::Nobody => None,
-        // Who waits for a place in vain shall not wait; who waits for a backend to come back may.
+        // Who waits for a place would wait in vain.
         Pick::Full => {
             events::refused(EventKind::Refused, key, service.id, Counter::ResetFull);
             return Err(Verdict::Reset(Counter::ResetFull));
@@ -204,7 +204,10 @@ fn open(packet: &Tcp, key: &FlowKey, service: &Service) -> Result<*mut Conn, Ver
     };
     let Some((id, backend)) = picked else {
         events::refused(EventKind::Refused, key, service.id, Counter::NoBackend);
-        return Err(Verdict::Drop(Counter::NoBackend));
+        return Err(match service.no_backend {
+            Refusal::Rst => Verdict::Reset(Counter::NoBackend),
+            Refusal::Drop => Verdict::Drop(Counter::NoBackend),
+        });
     };
     let now = clock::now();
     let mut entry = Conn {

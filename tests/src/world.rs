@@ -12,7 +12,7 @@ use std::{
 use lb_common::{
     addr::Ipv4,
     conn::{Conn, Direction, FlowKey, Origin},
-    service::{NoConn, OnDown, Scheduler, ServiceKey},
+    service::{OnDown, Refusal, Scheduler, ServiceKey},
     tcp::flag,
 };
 use lb_userspace::datapath::{
@@ -146,7 +146,8 @@ pub fn service() -> DesiredService {
         name: "mysql".to_owned(),
         listen: ServiceKey::tcp(VIP, 3306),
         scheduler: Scheduler::Rr,
-        no_conn: NoConn::Drop,
+        no_conn: Refusal::Drop,
+        no_backend: Refusal::Rst,
         on_down: OnDown::Rst,
         backends: vec![DesiredBackend { addr: BACKEND, port: 3306, weight: 1, drain: false, down: false, max_conn: 0 }],
     }

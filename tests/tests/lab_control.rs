@@ -2,7 +2,8 @@
 //! on new connections only.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddrV4;
+use std::io;
+use std::net::{SocketAddrV4, TcpStream};
 use std::thread;
 use std::time::Duration;
 
@@ -194,10 +195,13 @@ fn every_drop_is_counted_under_its_reason() {
     }
     let expected = BTreeMap::from([(Counter::NoConn.name().to_owned(), 7), (Counter::NoBackend.name().to_owned(), 5)]);
     wait_for("five more", Duration::from_secs(2), || Ok((drops(d1) == expected).then_some(()))).unwrap();
+    assert_eq!(to_client.read().unwrap().packets, 5, "whom nobody takes is told so");
 
     let text = d1.ctl_text(&["drops"]).unwrap();
     assert!(text.lines().any(|line| line.starts_with("no_backend") && line.contains(" 5 ")), "{text}");
     assert!(text.contains("lbctl backend undrain"), "a drop comes with its remedy: {text}");
+    let refused = client.host().enter(|| Ok(TcpStream::connect(addr::SERVICE).map(drop))).unwrap();
+    assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::ConnectionRefused, "as by a host without a server");
 }
 
 #[test]

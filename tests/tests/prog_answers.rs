@@ -4,9 +4,9 @@ use lb_common::{
     addr::Ipv4,
     backend::BackendState,
     control::{ArpGate, Control},
-    counter::Counter::{self, HopLookup, NoConn, ResetDown, ResetNoConn},
+    counter::Counter::{self, HopLookup, NoBackend, NoConn, ResetDown, ResetNoConn},
     event::EventKind,
-    service::{NoConn as Policy, OnDown},
+    service::{OnDown, Refusal, Scheduler},
     tcp::State,
 };
 use lb_tests::{
@@ -32,7 +32,7 @@ fn reset_of(packet: &Packet<Tcp>) -> Packet<Tcp> {
 
 #[test]
 fn a_packet_without_a_conn_is_answered_with_a_reset_if_the_service_wants_it() {
-    let site = Site::mysql().no_conn(Policy::Rst);
+    let site = Site::mysql().no_conn(Refusal::Rst);
     let flow = flow().established();
     let answered = |name: &str, packet: &Packet<Tcp>| {
         case(name).at(&site).from_client(packet).answered(&reset_of(packet), ResetNoConn).tells_refusal(
@@ -70,6 +70,33 @@ fn a_packet_without_a_conn_is_answered_with_a_reset_if_the_service_wants_it() {
             .translates(&Flow::mysql("10.80.1.1:40000", SERVER1), &flow.client_syn())
             .counts(&[Counter::Opened, HopLookup])
             .leaves(&[&self::flow()]),
+    ]);
+}
+
+#[test]
+fn a_new_conn_that_no_backend_takes_is_answered_with_a_reset() {
+    let flow = flow();
+    let site = |scheduler| Site::new().service("10.80.1.243:3306", scheduler, &[]);
+    let answered = |name: &str, site: &Site, packet: &Packet<Tcp>| {
+        case(name).at(site).from_client(packet).answered(&reset_of(packet), NoBackend).tells_refusal(
+            EventKind::Refused,
+            &flow,
+            NoBackend,
+        )
+    };
+    let syn = flow.client_syn();
+    let rr = site(Scheduler::Rr);
+    run(&[
+        answered("a SYN", &rr, &syn),
+        answered("a SYN with data", &rr, &syn.clone().payload(100)),
+        answered("a SYN in a VLAN, in the VLAN", &rr, &syn.clone().vlan(7)).deferred_by_xdp(),
+        answered("a SYN by least connections", &site(Scheduler::Lc), &syn),
+        answered("a SYN by source hash", &site(Scheduler::Sh), &syn),
+        case("and nothing is said where the service wants that")
+            .at(&rr.clone().no_backend(Refusal::Drop))
+            .from_client(&syn)
+            .dropped(NoBackend)
+            .tells_refusal(EventKind::Refused, &flow, NoBackend),
     ]);
 }
 

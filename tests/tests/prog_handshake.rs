@@ -1,6 +1,10 @@
 //! The three-way handshake through both programs: SYN, SYN+ACK, ACK, and everything that can go wrong between them.
 
-use lb_common::{counter::Counter::*, event::EventKind, service::Scheduler};
+use lb_common::{
+    counter::Counter::*,
+    event::EventKind,
+    service::{Refusal, Scheduler},
+};
 use lb_tests::{
     packet::flag,
     prog::{BACKEND_ISN, CLIENT_ISN, Case, Flow, SYN_RECV_JIFFIES, Site, case, run, world::*},
@@ -212,7 +216,7 @@ fn a_half_open_conn_dies_of_age_and_of_eviction() {
 #[test]
 fn only_a_syn_opens_a_conn() {
     let (flow, _) = flows();
-    let site = Site::new().service("10.80.1.243:3306", Scheduler::Rr, &[]);
+    let site = Site::new().service("10.80.1.243:3306", Scheduler::Rr, &[]).no_backend(Refusal::Drop);
     let rows = [
         ("an ACK", flag::ACK),
         ("data", flag::ACK | flag::PSH),
@@ -235,7 +239,7 @@ fn only_a_syn_opens_a_conn() {
         })
         .into();
     cases.push(
-        case("a SYN for a service without backends is refused")
+        case("a SYN for a service without backends is dropped if the service wants it")
             .at(&site)
             .from_client(&flow.client_syn())
             .dropped(NoBackend)

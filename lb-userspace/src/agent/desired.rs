@@ -40,6 +40,7 @@ pub(super) fn services(config: &Config, pools: &[Pool], limit: &dyn Fn(usize, us
             listen: ServiceKey::tcp((*service.listen.ip()).into(), service.listen.port()),
             scheduler: if shares.weighted_twin { weighted_twin(service.scheduler) } else { service.scheduler },
             no_conn: service.no_conn,
+            no_backend: service.no_backend,
             on_down: service.on_down,
             backends: (0..)
                 .zip(service.backends.iter().zip(&shares.backends))

@@ -35,7 +35,7 @@ pub use crate::datapath::{Mode, TableSizes, Timeouts};
 pub use code::{Code, Severity};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use duration::{MAX_DURATION, format_duration};
-pub use lb_common::service::{NoConn, Scheduler};
+pub use lb_common::service::{Refusal, Scheduler};
 pub use memory::table_memory;
 pub use model::{AgentSettings, Backend, Config, Interface, MaxConn, Service};
 pub use report::check_report;

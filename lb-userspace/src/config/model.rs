@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use lb_common::abi;
-use lb_common::service::{NoConn, OnDown, Scheduler};
+use lb_common::service::{OnDown, Refusal, Scheduler};
 use serde::{Serialize, Serializer};
 
 use super::check;
@@ -85,9 +85,12 @@ pub struct Service {
     /// How a new conn picks its backend.
     #[serde(serialize_with = "as_word")]
     pub scheduler: Scheduler,
-    /// What happens to a mid-stream packet that belongs to no conn.
+    /// How a mid-stream packet that belongs to no conn is refused.
     #[serde(serialize_with = "as_word")]
-    pub no_conn: NoConn,
+    pub no_conn: Refusal,
+    /// How a new conn is refused when no backend takes one.
+    #[serde(serialize_with = "as_word")]
+    pub no_backend: Refusal,
     /// What happens to the conns of a backend that is found dead.
     #[serde(serialize_with = "as_word")]
     pub on_down: OnDown,

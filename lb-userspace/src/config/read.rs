@@ -5,7 +5,7 @@ use std::net::SocketAddrV4;
 use std::ops::Range;
 use std::time::Duration;
 
-use lb_common::service::{NoConn, OnDown, Scheduler};
+use lb_common::service::{OnDown, Refusal, Scheduler};
 use toml::Spanned;
 use toml::de::DeTable;
 
@@ -20,7 +20,7 @@ use super::schema;
 use super::section::Section;
 use super::sync;
 use super::vrrp;
-use super::words::{parse_mode, parse_no_conn, parse_on_down, parse_scheduler};
+use super::words::{parse_mode, parse_on_down, parse_refusal, parse_scheduler};
 use crate::datapath::{Mode, TableSizes, Timeouts};
 use crate::health::pool::Tier;
 
@@ -68,7 +68,8 @@ pub(super) struct ServiceDraft {
     pub(super) listen: Option<Spanned<SocketAddrV4>>,
     /// None when the word was not understood, so that nothing is concluded from a default.
     pub(super) scheduler: Option<Scheduler>,
-    no_conn: NoConn,
+    no_conn: Refusal,
+    no_backend: Refusal,
     on_down: OnDown,
     pub(super) check: Option<CheckDraft>,
     pub(super) backends: Vec<BackendDraft>,
@@ -238,7 +239,8 @@ fn read_service(mut section: Section<'_>, sink: &mut Sink) -> ServiceDraft {
     let listen = section.required("listen", parse_ipv4_port, sink);
     let has_scheduler = section.has("scheduler");
     let scheduler = section.parsed("scheduler", parse_scheduler, sink).map(Spanned::into_inner);
-    let no_conn = section.parsed("no_conn", parse_no_conn, sink);
+    let no_conn = section.parsed("no_conn", |text| parse_refusal(text, "a no_conn policy"), sink);
+    let no_backend = section.parsed("no_backend", |text| parse_refusal(text, "a no_backend policy"), sink);
     let on_down = section.parsed("on_down", parse_on_down, sink);
     let check = section.section("check", &schema::CHECK, sink).map(|section| check::read(section, sink));
     let mut backends = Vec::new();
@@ -256,7 +258,8 @@ fn read_service(mut section: Section<'_>, sink: &mut Sink) -> ServiceDraft {
         name,
         listen,
         scheduler: if has_scheduler { scheduler } else { Some(Scheduler::Rr) },
-        no_conn: no_conn.map_or(NoConn::Drop, Spanned::into_inner),
+        no_conn: no_conn.map_or(Refusal::Drop, Spanned::into_inner),
+        no_backend: no_backend.map_or(Refusal::Rst, Spanned::into_inner),
         on_down: on_down.map_or(OnDown::Rst, Spanned::into_inner),
         check,
         backends,
@@ -322,6 +325,7 @@ impl ServiceDraft {
             listen: self.listen?.into_inner(),
             scheduler: self.scheduler?,
             no_conn: self.no_conn,
+            no_backend: self.no_backend,
             on_down: self.on_down,
             check,
             backends: self.backends.into_iter().map(backend).collect::<Option<_>>()?,

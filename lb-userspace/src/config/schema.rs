@@ -118,6 +118,7 @@ pub(super) static SERVICE: Room = Room {
         value("listen", "\"10.80.1.243:3306\""),
         value("scheduler", "\"rr\""),
         value("no_conn", "\"drop\""),
+        value("no_backend", "\"rst\""),
         value("on_down", "\"rst\""),
         section("check"),
         sections("backend"),

@@ -1,6 +1,6 @@
 //! Words of the small enums, with a suggestion when a word is none of them.
 
-use lb_common::service::{NoConn, OnDown, Scheduler};
+use lb_common::service::{OnDown, Refusal, Scheduler};
 
 use super::code::Code;
 use super::model::MaxConn;
@@ -53,9 +53,9 @@ pub(super) fn parse_scheduler(text: &str) -> Result<Scheduler, Problem> {
     one_of(text, "a scheduler", Scheduler::ALL, |scheduler| scheduler.name())
 }
 
-/// Reads the `no_conn` of a service.
-pub(super) fn parse_no_conn(text: &str) -> Result<NoConn, Problem> {
-    one_of(text, "a no_conn policy", NoConn::ALL, |policy| policy.name())
+/// Reads the `no_conn` or the `no_backend` of a service; `what` names it, with an article.
+pub(super) fn parse_refusal(text: &str, what: &'static str) -> Result<Refusal, Problem> {
+    one_of(text, what, Refusal::ALL, |policy| policy.name())
 }
 
 /// Reads the `checksum` of `[vrrp]`.
@@ -111,8 +111,8 @@ mod tests {
         for &scheduler in Scheduler::ALL {
             assert_eq!(parse_scheduler(scheduler.name()), Ok(scheduler));
         }
-        for &policy in NoConn::ALL {
-            assert_eq!(parse_no_conn(policy.name()), Ok(policy));
+        for &policy in Refusal::ALL {
+            assert_eq!(parse_refusal(policy.name(), "a policy"), Ok(policy));
         }
         for &policy in OnDown::ALL {
             assert_eq!(parse_on_down(policy.name()), Ok(policy));

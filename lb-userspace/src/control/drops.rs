@@ -23,7 +23,7 @@ pub(super) fn views(counters: &[(Counter, u64)]) -> Vec<DropView> {
 const fn words(counter: Counter) -> Option<(&'static str, &'static str)> {
     Some(match counter {
         Counter::NoBackend => (
-            "a SYN for a service found no backend that takes new conns",
+            "a SYN for a service found no backend that takes new conns; by no_backend it is answered with a RST or dropped",
             "lbctl services: every backend is drained, down or of weight 0; bring one back with lbctl backend undrain",
         ),
         Counter::NoConn => (

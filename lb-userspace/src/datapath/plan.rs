@@ -11,7 +11,7 @@ use lb_common::{
     addr::Ipv4,
     backend::{Backend, BackendState},
     conn::Proto,
-    service::{NoConn, OnDown, RingSlot, Scheduler, Service, ServiceKey},
+    service::{OnDown, Refusal, RingSlot, Scheduler, Service, ServiceKey},
 };
 
 use super::ring::{Candidate, HALF, ring};
@@ -25,8 +25,10 @@ pub struct DesiredService {
     pub listen: ServiceKey,
     /// How a new conn picks its backend.
     pub scheduler: Scheduler,
-    /// What happens to a packet without a conn.
-    pub no_conn: NoConn,
+    /// How a packet without a conn is refused.
+    pub no_conn: Refusal,
+    /// How a new conn is refused when no backend takes one.
+    pub no_backend: Refusal,
     /// What happens to the conns of a backend that is down.
     pub on_down: OnDown,
     /// Its backends, in the order of the config.
@@ -335,10 +337,11 @@ fn plan_service(
         id,
         scheduler: desired.scheduler,
         no_conn: desired.no_conn,
+        no_backend: desired.no_backend,
         ring_start,
         // A ring is at most HALF slots long.
         ring_len: slots.len() as u32,
-        reserved: 0,
+        reserved: [0; 3],
     };
     if current.is_none_or(|(_, present)| *present != slots) && !slots.is_empty() {
         plan.rings.push((ring_start, slots));

@@ -12,7 +12,7 @@ use lb_common::{
     conn::{Conn, Direction, FlowKey, Origin},
     control::Control,
     counter::Counter,
-    service::{NoConn, OnDown, RingSlot, Scheduler, Service, ServiceKey},
+    service::{OnDown, Refusal, RingSlot, Scheduler, Service, ServiceKey},
     tcp::flag,
 };
 use lb_userspace::datapath::{TableSizes, Tables};
@@ -143,10 +143,11 @@ pub(super) fn configure(tables: &Tables) -> Result<()> {
         let service = Service {
             id,
             scheduler: Scheduler::Rr,
-            no_conn: NoConn::Drop,
+            no_conn: Refusal::Drop,
+            no_backend: Refusal::Rst,
             ring_start: index,
             ring_len: 1,
-            reserved: 0,
+            reserved: [0; 3],
         };
         tables.services.insert(&ServiceKey::tcp(address(index), MYSQL), &service)?;
     }

@@ -8,7 +8,7 @@ use lb_common::{
     backend::{Backend, BackendState},
     control::Control,
     link::Link,
-    service::{NoConn, OnDown, Scheduler, Service, ServiceKey},
+    service::{OnDown, Refusal, Scheduler, Service, ServiceKey},
 };
 
 use super::{
@@ -41,7 +41,8 @@ pub struct Site {
 struct SiteService {
     listen: SocketAddrV4,
     scheduler: Scheduler,
-    no_conn: NoConn,
+    no_conn: Refusal,
+    no_backend: Refusal,
     ring: Vec<u16>,
 }
 
@@ -66,15 +67,25 @@ impl Site {
     pub fn service(mut self, listen: &str, scheduler: Scheduler, ring: &[&str]) -> Self {
         let id = self.services.len() as u16;
         let ring = ring.iter().map(|backend| self.backend(backend.to_end(), id)).collect();
-        self.services.push(SiteService { listen: listen.to_end(), scheduler, no_conn: NoConn::Drop, ring });
+        let (no_conn, no_backend) = (Refusal::Drop, Refusal::Rst);
+        self.services.push(SiteService { listen: listen.to_end(), scheduler, no_conn, no_backend, ring });
         self
     }
 
     /// What happens to packets without a conn of the service named last.
     #[must_use]
-    pub fn no_conn(mut self, policy: NoConn) -> Self {
+    pub fn no_conn(mut self, policy: Refusal) -> Self {
         if let Some(service) = self.services.last_mut() {
             service.no_conn = policy;
+        }
+        self
+    }
+
+    /// What happens to a SYN for which the service named last has no backend.
+    #[must_use]
+    pub fn no_backend(mut self, policy: Refusal) -> Self {
+        if let Some(service) = self.services.last_mut() {
+            service.no_backend = policy;
         }
         self
     }
@@ -168,9 +179,10 @@ impl Site {
                 id,
                 scheduler: service.scheduler,
                 no_conn: service.no_conn,
+                no_backend: service.no_backend,
                 ring_start,
                 ring_len: service.ring.len() as u32,
-                reserved: 0,
+                reserved: [0; 3],
             };
             tables.put_service(key, value)?;
         }

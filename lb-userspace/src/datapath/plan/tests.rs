@@ -15,7 +15,8 @@ fn service(port: u16, scheduler: Scheduler, backends: &[DesiredBackend]) -> Desi
         name: format!("service{port}"),
         listen: ServiceKey::tcp(VIP, port),
         scheduler,
-        no_conn: NoConn::Drop,
+        no_conn: Refusal::Drop,
+        no_backend: Refusal::Rst,
         on_down: OnDown::Rst,
         backends: backends.to_vec(),
     }
