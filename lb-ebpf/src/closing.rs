@@ -10,7 +10,12 @@ use lb_common::{
     tcp::{self, State, flag},
 };
 
-use crate::{atomic, count, events, forward, hop, load, maps::CONNS};
+use crate::{
+    atomic, count,
+    events::{self, Progress},
+    forward, hop, load,
+    maps::CONNS,
+};
 
 /// What such a packet means.
 #[derive(PartialEq, Eq)]
@@ -28,8 +33,8 @@ pub(crate) fn note(packet: &Tcp, key: &FlowKey, conn: &mut Conn) -> Outcome {
     let other = CONNS.get_ptr_mut(&conn.other_key());
     let peer = match other {
         // SAFETY: the other entry is only read; it is written by packets of its own direction.
-        Some(other) => unsafe { events::Other { seen: (*other).seen, ack: (*other).ack, seq: (*other).seq } },
-        None => events::Other { seen: 0, ack: conn.seq, seq: conn.ack },
+        Some(other) => unsafe { Progress::of(&*other) },
+        None => Progress { seen: 0, ack: conn.seq, seq: conn.ack },
     };
     let before = state(is_forward, conn.seen, peer.seen);
     let mut flags = packet.flags;

@@ -10,6 +10,7 @@ use lb_common::{
     conn::{Conn, Direction, FlowKey},
     counter::Counter,
     event::{Event, EventKind},
+    service::Service,
 };
 
 use crate::{
@@ -20,48 +21,48 @@ use crate::{
 /// Flags of a submission; see `bpf_ringbuf_commit` in the kernel's `ringbuf.c`.
 const WAKE_WHO_HAS_READ_ALL: u64 = 0;
 
-/// What an event tells of the entry that the packet did not come by.
-pub(crate) struct Other {
+/// How far the sender of one direction has come.
+pub(crate) struct Progress {
     pub(crate) seen: u8,
     pub(crate) ack: u32,
     pub(crate) seq: u32,
 }
 
-/// Tells the agent about a change of a conn. `key` and `own` are those of the packet's direction.
-#[inline(always)]
-pub(crate) fn conn(kind: EventKind, key: &FlowKey, own: &Conn, peer: &Other) {
+impl Progress {
+    /// That of an entry.
+    #[inline(always)]
+    pub(crate) fn of(entry: &Conn) -> Self {
+        Self { seen: entry.seen, ack: entry.ack, seq: entry.seq }
+    }
+}
+
+/// Tells the agent about a change of a conn. `key` and `own` are those of the packet's direction, `peer` is the other
+/// entry's.
+#[inline(never)]
+pub(crate) fn conn(kind: EventKind, key: &FlowKey, own: &Conn, peer: &Progress) {
     let Some(mut record) = EVENTS.reserve_untyped::<Event>(0) else {
         count::one(Counter::EventLost);
         return;
     };
     let event = record.as_mut_ptr();
-    let forward = matches!(own.dir, Direction::Forward);
+    let (other_key, mine) = (own.other_key(), Progress::of(own));
+    let (forward, reverse) = match own.dir {
+        Direction::Forward => ((key, &mine), (&other_key, peer)),
+        Direction::Reverse => ((&other_key, peer), (key, &mine)),
+    };
     // SAFETY: the reserved record is valid for writes; every field is written, one by one.
     unsafe {
         (*event).jiffies = clock::jiffies();
-        if forward {
-            write_key(&raw mut (*event).key, key.src, key.sport, key.dst, key.dport);
-            (*event).backend_addr = own.dst;
-            (*event).backend_port = own.dport;
-            (*event).client_port = own.sport;
-            (*event).forward_ack = own.ack;
-            (*event).reverse_ack = peer.ack;
-            (*event).forward_seq = own.seq;
-            (*event).reverse_seq = peer.seq;
-            (*event).forward_seen = own.seen;
-            (*event).reverse_seen = peer.seen;
-        } else {
-            write_key(&raw mut (*event).key, own.dst, own.dport, own.src, own.sport);
-            (*event).backend_addr = key.src;
-            (*event).backend_port = key.sport;
-            (*event).client_port = key.dport;
-            (*event).forward_ack = peer.ack;
-            (*event).reverse_ack = own.ack;
-            (*event).forward_seq = peer.seq;
-            (*event).reverse_seq = own.seq;
-            (*event).forward_seen = peer.seen;
-            (*event).reverse_seen = own.seen;
-        }
+        (&raw mut (*event).key).write(*forward.0);
+        (*event).backend_addr = reverse.0.src;
+        (*event).backend_port = reverse.0.sport;
+        (*event).client_port = reverse.0.dport;
+        (*event).forward_ack = forward.1.ack;
+        (*event).reverse_ack = reverse.1.ack;
+        (*event).forward_seq = forward.1.seq;
+        (*event).reverse_seq = reverse.1.seq;
+        (*event).forward_seen = forward.1.seen;
+        (*event).reverse_seen = reverse.1.seen;
         (*event).created = own.created;
         (&raw mut (*event).reserved).write_volatile(0);
         (*event).backend = own.backend;
@@ -74,8 +75,8 @@ pub(crate) fn conn(kind: EventKind, key: &FlowKey, own: &Conn, peer: &Other) {
 
 /// Tells the agent about a packet that was refused. Anyone can send such packets, so they get at most half of the ring:
 /// the changes of conns always find room.
-#[inline(always)]
-pub(crate) fn refused(kind: EventKind, key: &FlowKey, service: u16, reason: Counter) {
+#[inline(never)]
+pub(crate) fn refused(kind: EventKind, key: &FlowKey, service: &Service, reason: Counter) {
     // SAFETY: the helper only reads the map.
     let used = unsafe { bpf_ringbuf_query((&raw const EVENTS).cast_mut().cast(), 0) };
     if used > u64::from(abi::EVENTS_BYTES / 2) {
@@ -86,7 +87,7 @@ pub(crate) fn refused(kind: EventKind, key: &FlowKey, service: u16, reason: Coun
     // SAFETY: as above.
     unsafe {
         (*event).jiffies = clock::jiffies();
-        write_key(&raw mut (*event).key, key.src, key.sport, key.dst, key.dport);
+        (&raw mut (*event).key).write(*key);
         // Volatile: otherwise the compiler makes the run of zeros a call to memset, a loop over the bytes.
         (&raw mut (*event).backend_addr).write_volatile(Ipv4::from_word(0));
         (*event).backend_port = 0;
@@ -100,18 +101,9 @@ pub(crate) fn refused(kind: EventKind, key: &FlowKey, service: u16, reason: Coun
         (*event).forward_seen = 0;
         (*event).reverse_seen = 0;
         (*event).backend = 0;
-        (*event).service = service;
+        (*event).service = service.id;
         (*event).kind = kind;
         (*event).reason = reason as u8;
     }
     record.submit(WAKE_WHO_HAS_READ_ALL);
-}
-
-/// # Safety
-///
-/// `to` is valid for writes.
-#[inline(always)]
-unsafe fn write_key(to: *mut FlowKey, src: Ipv4, sport: u16, dst: Ipv4, dport: u16) {
-    // SAFETY: upheld by the caller.
-    unsafe { to.write(FlowKey::tcp(src, sport, dst, dport)) };
 }

@@ -5,7 +5,7 @@
 //! their own, so that a SYN flood can neither evict nor block an established one.
 
 use lb_common::{
-    backend::BackendState,
+    backend::{Backend, BackendState},
     conn::{Conn, Direction, FlowKey, Origin, once},
     control::Control,
     counter::Counter,
@@ -16,7 +16,9 @@ use lb_common::{
 };
 
 use crate::{
-    Verdict, clock, closing, count, events, forward,
+    Verdict, clock, closing, count,
+    events::{self, Progress},
+    forward,
     hook::Hook,
     hop, load,
     maps::{BACKENDS, CONNS, HALF_OPEN, SERVICES},
@@ -90,7 +92,7 @@ fn for_service(packet: &Tcp, control: &Control, key: &FlowKey, service: &Service
     if packet.flags & (SYN_ACK | flag::RST | flag::FIN) == flag::SYN {
         return open(packet, key, service);
     }
-    events::refused(EventKind::Miss, key, service.id, Counter::NoConn);
+    events::refused(EventKind::Miss, key, service, Counter::NoConn);
     Err(match service.no_conn {
         Refusal::Rst if packet.flags & flag::RST == 0 => Verdict::Reset(Counter::ResetNoConn),
         _ => Verdict::Drop(Counter::NoConn),
@@ -147,7 +149,7 @@ fn complete(
 ) -> Result<*mut Conn, Verdict> {
     let other = HALF_OPEN.get_ptr(other_key).ok_or(Verdict::Drop(Counter::NoConn))?;
     // SAFETY: the other entry is only read.
-    let peer = unsafe { events::Other { seen: (*other).seen, ack: (*other).ack, seq: (*other).seq } };
+    let peer = unsafe { Progress::of(&*other) };
     // The backend may have reset the conn meanwhile: then it is closed from the start, and no load.
     let active = State::of(flag::SYN | flag::ACK, peer.seen).is_active();
     conn.seen = flag::SYN | flag::ACK;
@@ -158,7 +160,7 @@ fn complete(
             unsafe { (*other).once |= once::REFUSED };
         }
         let _ = HALF_OPEN.remove(key);
-        events::refused(EventKind::Refused, key, service.id, Counter::ResetFull);
+        events::refused(EventKind::Refused, key, service, Counter::ResetFull);
         return Err(Verdict::Reset(Counter::ResetFull));
     }
     conn.once = if active { 0 } else { once::UNCOUNTED };
@@ -175,7 +177,7 @@ fn complete(
         if active {
             load::dismiss(conn.backend);
         }
-        events::refused(EventKind::Refused, key, service.id, Counter::TableFull);
+        events::refused(EventKind::Refused, key, service, Counter::TableFull);
         return Err(Verdict::Drop(Counter::TableFull));
     }
     count::one(Counter::Established);
@@ -190,25 +192,28 @@ fn complete(
     Ok(conn)
 }
 
-/// Opens a conn: picks a backend and writes both half-open entries.
+/// Opens a conn to a backend of the scheduler's choice, or refuses it.
 #[inline(always)]
 fn open(packet: &Tcp, key: &FlowKey, service: &Service) -> Result<*mut Conn, Verdict> {
-    let picked = match schedule::pick(service, key.src) {
-        Pick::Backend(id) => BACKENDS.get(u32::from(id)).map(|backend| (id, backend)),
-        Pick::Nobody => None,
+    let (reason, refusal) = match schedule::pick(service, key.src) {
+        Pick::Backend(id) => match BACKENDS.get(u32::from(id)) {
+            Some(backend) => return open_to(packet, key, service, id, backend),
+            None => (Counter::NoBackend, service.no_backend),
+        },
+        Pick::Nobody => (Counter::NoBackend, service.no_backend),
         // Who waits for a place would wait in vain.
-        Pick::Full => {
-            events::refused(EventKind::Refused, key, service.id, Counter::ResetFull);
-            return Err(Verdict::Reset(Counter::ResetFull));
-        }
+        Pick::Full => (Counter::ResetFull, Refusal::Rst),
     };
-    let Some((id, backend)) = picked else {
-        events::refused(EventKind::Refused, key, service.id, Counter::NoBackend);
-        return Err(match service.no_backend {
-            Refusal::Rst => Verdict::Reset(Counter::NoBackend),
-            Refusal::Drop => Verdict::Drop(Counter::NoBackend),
-        });
-    };
+    events::refused(EventKind::Refused, key, service, reason);
+    Err(match refusal {
+        Refusal::Rst => Verdict::Reset(reason),
+        Refusal::Drop => Verdict::Drop(reason),
+    })
+}
+
+/// Opens a conn: writes both half-open entries.
+#[inline(always)]
+fn open_to(packet: &Tcp, key: &FlowKey, service: &Service, id: u16, backend: &Backend) -> Result<*mut Conn, Verdict> {
     let now = clock::now();
     let mut entry = Conn {
         src: key.dst,
@@ -237,7 +242,7 @@ fn open(packet: &Tcp, key: &FlowKey, service: &Service) -> Result<*mut Conn, Ver
     while CONNS.get_ptr(&other_key).is_some() || HALF_OPEN.insert(&other_key, &entry, BPF_NOEXIST).is_err() {
         attempt += 1;
         if attempt == PORT_TRIES {
-            events::refused(EventKind::Refused, key, service.id, Counter::PortCollision);
+            events::refused(EventKind::Refused, key, service, Counter::PortCollision);
             return Err(Verdict::Drop(Counter::PortCollision));
         }
         other_key.dport = (key.sport ^ attempt.wrapping_mul(0x3a5b)) | 0x0400;

@@ -16,7 +16,13 @@ use aya_ebpf::{
         bpf_skb_change_tail, bpf_skb_load_bytes_relative, bpf_skb_store_bytes, bpf_skb_vlan_pop,
     },
 };
-use lb_common::{conn::Conn, counter::Counter, link::Link, parse::Tcp, word};
+use lb_common::{
+    conn::Conn,
+    counter::Counter,
+    link::Link,
+    parse::{Parsed, Tcp, parse},
+    word,
+};
 use network_types::{eth::EthHdr, ip::Ipv4Hdr, tcp::TcpHdr};
 
 use crate::{hook::Hook, hop::AF_INET, maps::LINKS, nat};
@@ -50,33 +56,34 @@ impl Tc {
         let segments = unsafe { (*self.skb).gso_size };
         segments != 0 || nat::maybe_partial(packet)
     }
+}
 
-    /// The offsets and bytes of the rewritten headers, through the helpers that know the checksum's state.
-    #[inline(always)]
-    fn rewrite_with_helpers(&self, packet: &Tcp, conn: &Conn) -> Result<(), Counter> {
-        let plan = nat::Plan::new(packet, conn);
-        let ip_at = (packet.ip as usize - packet.eth as usize) as u32;
-        let tcp_at = (packet.tcp as usize - packet.eth as usize) as u32;
-        let check_at = tcp_at + offset_of!(TcpHdr, check) as u32;
-        let store = |at: u32, from: *const c_void, len: u32| {
-            // SAFETY: `from` is valid for `len` bytes; the helper checks the offset.
-            unsafe { bpf_skb_store_bytes(self.skb, at, from, len, 0) }
-        };
-        // SAFETY: the helpers check the offset.
-        let failed = unsafe {
-            bpf_l4_csum_replace(
-                self.skb,
-                check_at,
-                0,
-                u64::from(plan.addresses.to_csum_diff()),
-                u64::from(BPF_F_PSEUDO_HDR),
-            ) | bpf_l4_csum_replace(self.skb, check_at, 0, u64::from(plan.ports.to_csum_diff()), 0)
-        };
-        let failed = failed
-            | store(ip_at + offset_of!(Ipv4Hdr, ttl) as u32, (&raw const plan.ip).cast(), 12)
-            | store(tcp_at, (&raw const plan.tcp_ports).cast(), 4);
-        if failed == 0 { Ok(()) } else { Err(Counter::RewriteFailed) }
-    }
+/// Rewrites a packet whose TCP checksum may be unfinished, by the helpers that know its state; `false`: one refused.
+///
+/// A function of its own, because it is rare where frames come off a wire, and nobody else shall keep stack for it. It
+/// finds the headers anew: that is cheaper than to hand them over.
+#[inline(never)]
+fn rewrite_with_helpers(skb: *mut __sk_buff, conn: &Conn) -> bool {
+    let (start, end) = Tc::new(skb).bounds();
+    // SAFETY: the bounds are the frame's, as the hook gives them.
+    let Parsed::Tcp(packet) = (unsafe { parse(start, end) }) else { return false };
+    let plan = nat::Plan::new(&packet, conn);
+    let ip_at = (packet.ip as usize - packet.eth as usize) as u32;
+    let tcp_at = (packet.tcp as usize - packet.eth as usize) as u32;
+    let check_at = tcp_at + offset_of!(TcpHdr, check) as u32;
+    let store = |at: u32, from: *const c_void, len: u32| {
+        // SAFETY: `from` is valid for `len` bytes; the helper checks the offset.
+        unsafe { bpf_skb_store_bytes(skb, at, from, len, 0) }
+    };
+    // SAFETY: the helpers check the offset.
+    let failed = unsafe {
+        bpf_l4_csum_replace(skb, check_at, 0, u64::from(plan.addresses.to_csum_diff()), u64::from(BPF_F_PSEUDO_HDR))
+            | bpf_l4_csum_replace(skb, check_at, 0, u64::from(plan.ports.to_csum_diff()), 0)
+    };
+    let failed = failed
+        | store(ip_at + offset_of!(Ipv4Hdr, ttl) as u32, (&raw const plan.ip).cast(), 12)
+        | store(tcp_at, (&raw const plan.tcp_ports).cast(), 4);
+    failed == 0
 }
 
 /// Puts the Ethernet header back in front of a frame that generic XDP has copied; `false`: nothing was missing.
@@ -171,10 +178,10 @@ impl Hook for Tc {
 
     #[inline(always)]
     fn rewrite(&self, packet: &Tcp, conn: &Conn) -> Result<(), Counter> {
-        if self.maybe_partial(packet) {
-            self.rewrite_with_helpers(packet, conn)?;
-        } else {
+        if !self.maybe_partial(packet) {
             nat::rewrite(packet, conn);
+        } else if !rewrite_with_helpers(self.skb, conn) {
+            return Err(Counter::RewriteFailed);
         }
         Ok(())
     }
