@@ -35,7 +35,7 @@ pub fn object() -> Vec<u8> {
 }
 
 /// The namespaces of one test.
-pub struct World {
+pub struct Sandbox {
     /// Where its BPF file system is mounted.
     pub bpffs: PathBuf,
 }
@@ -45,7 +45,7 @@ pub struct World {
 /// # Panics
 ///
 /// The test does, or the caller is not root.
-pub fn world(test: impl FnOnce(&World) + Send + 'static) {
+pub fn sandbox(test: impl FnOnce(&Sandbox) + Send + 'static) {
     let dir = tempfile::tempdir().unwrap();
     let bpffs = dir.path().to_owned();
     let result = thread::spawn(move || {
@@ -54,7 +54,7 @@ pub fn world(test: impl FnOnce(&World) + Send + 'static) {
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
         mount(Some("bpf"), &bpffs, Some("bpf"), MsFlags::empty(), none).unwrap();
         run("ip link add va type veth peer name vb");
-        test(&World { bpffs });
+        test(&Sandbox { bpffs });
     })
     .join();
     if let Err(panic) = result {
@@ -74,7 +74,7 @@ pub fn run(command: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-impl World {
+impl Sandbox {
     /// The pin directory of its agent.
     #[must_use]
     pub fn root(&self) -> PathBuf {

@@ -17,12 +17,12 @@ const STEADY: Duration = Duration::from_millis(500);
 const RETRANS: Duration = Duration::from_secs(1);
 const MODES: [(&str, Offload); 2] = [("tc", Offload::On), ("xdp", Offload::Off)];
 
-struct World {
+struct Scene {
     mode: &'static str,
     lab: Lab,
 }
 
-impl World {
+impl Scene {
     fn up(mode: &'static str, offload: Offload) -> Self {
         let lab = LabOptions { servers: 1, offload, mariadb: None, ..LabOptions::default() }.up().unwrap();
         lab.take_vips(lab.d1()).unwrap();
@@ -84,9 +84,9 @@ impl World {
 #[test]
 fn another_link_layer_address_of_the_server_or_the_client_is_followed() {
     for (mode, offload) in MODES {
-        let world = World::up(mode, offload);
-        for (what, host) in [("server's address", world.server()), ("client's address", world.client())] {
-            let (begin, record) = world.during(what, || {
+        let scene = Scene::up(mode, offload);
+        for (what, host) in [("server's address", scene.server()), ("client's address", scene.client())] {
+            let (begin, record) = scene.during(what, || {
                 host.ip_batch("link set eth0 address 02:00:00:00:be:ef\n").unwrap();
             });
             // What was on its way to the old address is gone: that is the time until the director was told.
@@ -99,21 +99,21 @@ fn another_link_layer_address_of_the_server_or_the_client_is_followed() {
 #[test]
 fn another_route_to_the_client_is_followed_without_a_loss() {
     for (mode, offload) in MODES {
-        let world = World::up(mode, offload);
-        let (near, far) = world.lab.put_behind_narrow_link(world.client(), Segment::Client, 1500).unwrap();
-        let client = world.lab.client().address();
+        let scene = Scene::up(mode, offload);
+        let (near, far) = scene.lab.put_behind_narrow_link(scene.client(), Segment::Client, 1500).unwrap();
+        let client = scene.lab.client().address();
         let second = Ipv4Addr::new(10, 80, 1, 202);
-        let near2 = second_router(&world.lab, &far, client, second);
+        let near2 = second_router(&scene.lab, &far, client, second);
         // Resolved before it is needed, as for any router that speaks a routing protocol.
-        world.d1().check(&["ping", "-c1", "-W2", &second.to_string()]).unwrap();
+        scene.d1().check(&["ping", "-c1", "-W2", &second.to_string()]).unwrap();
         let ways = [(&near2, second), (&near, Ipv4Addr::new(10, 80, 1, 200))];
         for (router, address) in ways {
             let tap = Tap::open(router, "eth0").unwrap();
             let mut first = None;
-            let (begin, record) = world.during(&format!("route via {address}"), || {
+            let (begin, record) = scene.during(&format!("route via {address}"), || {
                 tap.drain().unwrap();
                 let begin = now();
-                world.d1().ip_batch(&format!("route replace {client}/32 via {address}\n")).unwrap();
+                scene.d1().ip_batch(&format!("route replace {client}/32 via {address}\n")).unwrap();
                 // The pulse's answers come here now; the pings of the client may, too.
                 let arrived = wait_for("an answer that takes the new way", Duration::from_secs(2), || {
                     let frame = tap.receive(Duration::from_millis(5))?;
@@ -150,21 +150,21 @@ fn second_router(lab: &Lab, far: &Host, client: Ipv4Addr, address: Ipv4Addr) -> 
 #[test]
 fn forgotten_neighbours_cost_nothing() {
     for (mode, offload) in MODES {
-        let world = World::up(mode, offload);
-        let (_, record) = world.during("20 flushes of all neighbours", || {
+        let scene = Scene::up(mode, offload);
+        let (_, record) = scene.during("20 flushes of all neighbours", || {
             for _ in 0..20 {
-                world.d1().check(&["ip", "neigh", "flush", "all"]).unwrap();
+                scene.d1().check(&["ip", "neigh", "flush", "all"]).unwrap();
                 thread::sleep(Duration::from_millis(50));
             }
         });
         // A flush alone is no news: the addresses are cached.
         assert_eq!(record.lost(), 0, "{mode}");
 
-        let (_, record) = world.during("20 flushes, each with a change of routes", || {
+        let (_, record) = scene.during("20 flushes, each with a change of routes", || {
             for round in 0..20 {
                 let verb = if round % 2 == 0 { "add" } else { "del" };
-                world.d1().check(&["ip", "neigh", "flush", "all"]).unwrap();
-                world.d1().ip_batch(&format!("route {verb} blackhole 10.255.0.0/16\n")).unwrap();
+                scene.d1().check(&["ip", "neigh", "flush", "all"]).unwrap();
+                scene.d1().ip_batch(&format!("route {verb} blackhole 10.255.0.0/16\n")).unwrap();
                 thread::sleep(Duration::from_millis(50));
             }
         });
@@ -177,10 +177,10 @@ fn forgotten_neighbours_cost_nothing() {
 fn a_neighbour_that_flaps_is_followed() {
     let (server, int0) = ("192.168.80.167", "int0");
     for (mode, offload) in MODES {
-        let world = World::up(mode, offload);
-        let lookups = world.hop_lookups();
-        let (begin, record) = world.during("neighbour deleted, wrong, right again", || {
-            let d1 = world.d1();
+        let scene = Scene::up(mode, offload);
+        let lookups = scene.hop_lookups();
+        let (begin, record) = scene.during("neighbour deleted, wrong, right again", || {
+            let d1 = scene.d1();
             d1.ip_batch(&format!("neigh del {server} dev {int0}\n")).unwrap();
             thread::sleep(Duration::from_millis(50));
             d1.ip_batch(&format!("neigh replace {server} lladdr 02:00:00:00:00:99 nud permanent dev {int0}\n"))
@@ -189,7 +189,7 @@ fn a_neighbour_that_flaps_is_followed() {
             d1.ip_batch(&format!("neigh replace {server} lladdr 02:00:c0:a8:50:a7 nud reachable dev {int0}\n"))
                 .unwrap();
         });
-        assert!(world.hop_lookups() > lookups);
+        assert!(scene.hop_lookups() > lookups);
         // Lost: what went to the wrong address while the entry said so. Nothing before, nothing later.
         assert!(record.lost() > 0, "{mode}: the wrong address was never used, so nothing was followed");
         assert!(record.outage(begin) <= 3 * FOLLOWED, "{mode}: {:?}", record.outage(begin));
@@ -199,14 +199,14 @@ fn a_neighbour_that_flaps_is_followed() {
 #[test]
 fn a_link_that_flaps_is_followed() {
     for (mode, offload) in MODES {
-        let world = World::up(mode, offload);
+        let scene = Scene::up(mode, offload);
         for interface in ["int0", "ext0"] {
             let mut up = None;
-            let (begin, record) = world.during(&format!("{interface} down for 100 ms"), || {
-                world.d1().ip_batch(&format!("link set {interface} down\n")).unwrap();
+            let (begin, record) = scene.during(&format!("{interface} down for 100 ms"), || {
+                scene.d1().ip_batch(&format!("link set {interface} down\n")).unwrap();
                 thread::sleep(Duration::from_millis(100));
                 up = Some(now());
-                world.d1().ip_batch(&format!("link set {interface} up\n")).unwrap();
+                scene.d1().ip_batch(&format!("link set {interface} up\n")).unwrap();
                 thread::sleep(RETRANS);
             });
             let up = up.unwrap();

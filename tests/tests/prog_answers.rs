@@ -11,7 +11,7 @@ use lb_common::{
 };
 use lb_tests::{
     packet::{Packet, Tcp, arp_reply, arp_request, difference, flag, tcp},
-    prog::{Bench, CLIENT_ISN, Case, Flow, Hook, Port, Site, Verdict, case, put, run, world::*},
+    prog::{Bench, CLIENT_ISN, Case, Flow, Hook, Port, Site, Verdict, case, network::*, put, run},
 };
 
 fn flow() -> Flow {
@@ -233,7 +233,7 @@ fn a_new_generation_of_next_hops_is_looked_up_once_for_each_direction() {
         put(&mut bench, &flow, now).unwrap();
         let (query, answer) = (flow.client_ack().payload(9).build(), flow.backend_ack().payload(9).build());
         let new_mac = [2, 0xaa, 0, 0, 0, 1];
-        bench.world.ip(&format!("neigh replace {SERVER1} lladdr 02:aa:00:00:00:01 dev int0 nud permanent")).unwrap();
+        bench.network.ip(&format!("neigh replace {SERVER1} lladdr 02:aa:00:00:00:01 dev int0 nud permanent")).unwrap();
         let dst = |bench: &mut Bench, port, frame: &[u8]| bench.run(port, frame).unwrap().packet[..6].to_vec();
         let lookups = |bench: &mut Bench| bench.tables.counters().unwrap().get(&HopLookup).copied().unwrap_or(0);
 
@@ -248,14 +248,14 @@ fn a_new_generation_of_next_hops_is_looked_up_once_for_each_direction() {
         assert_eq!(lookups(&mut bench), 2, "{hook}: once for each direction");
 
         // A route moves the servers to the other interface.
-        bench.world.ip(&format!("route add {SERVER1}/32 via {CLIENT2} dev ext0 mtu lock 1280")).unwrap();
+        bench.network.ip(&format!("route add {SERVER1}/32 via {CLIENT2} dev ext0 mtu lock 1280")).unwrap();
         bench.tables.set_control(Control { hop_gen: 3, ..control }).unwrap();
         assert_eq!(dst(&mut bench, Port::Ext, &query), mac_of(CLIENT2), "{hook}: through the router");
         let entry = bench.tables.conns().unwrap()[&flow.keys()[0]];
         assert_eq!((entry.ifindex, entry.mtu), (EXT_IFINDEX, 1280), "{hook}");
         // A route that vanishes costs packets, not the conn.
-        bench.world.ip(&format!("route replace unreachable {SERVER1}/32")).unwrap();
-        bench.world.ip(&format!("route del {SERVER1}/32 via {CLIENT2} dev ext0")).ok();
+        bench.network.ip(&format!("route replace unreachable {SERVER1}/32")).unwrap();
+        bench.network.ip(&format!("route del {SERVER1}/32 via {CLIENT2} dev ext0")).ok();
         bench.tables.set_control(Control { hop_gen: 4, ..control }).unwrap();
         assert_eq!(bench.run(Port::Ext, &query).unwrap().verdict, Verdict::Drop, "{hook}");
         assert_eq!(bench.tables.conns().unwrap().len(), 2, "{hook}");

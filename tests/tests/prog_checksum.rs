@@ -3,7 +3,7 @@
 use lb_common::counter::Counter::Deferred;
 use lb_tests::{
     packet::{Packet, Tcp, describe, difference, verify},
-    prog::{Bench, Flow, Hook, Outcome, Port, Site, Verdict, put, world::*},
+    prog::{Bench, Flow, Hook, Outcome, Port, Site, Verdict, network::*, put},
 };
 
 fn bench(hook: Hook, flow: &Flow) -> Bench {

@@ -7,7 +7,7 @@ use lb_common::{
 };
 use lb_tests::{
     packet::{Packet, Tcp, flag},
-    prog::{CLIENT_ISN, Case, Flow, case, run, world::*},
+    prog::{CLIENT_ISN, Case, Flow, case, network::*, run},
 };
 
 fn flow() -> Flow {

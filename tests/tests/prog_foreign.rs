@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use lb_common::counter::Counter::Malformed;
 use lb_tests::{
     packet::{arp_reply, arp_request, ether, flag, frame, icmp_echo, icmp_error, ipv4, ipv6_tcp, tcp, udp},
-    prog::{Case, Flow, Hook, Port, Site, case, run, world::*},
+    prog::{Case, Flow, Hook, Port, Site, case, network::*, run},
 };
 
 const SERVICE: &str = "10.80.1.243:3306";

@@ -7,7 +7,7 @@ use lb_common::{
 };
 use lb_tests::{
     packet::flag,
-    prog::{BACKEND_ISN, CLIENT_ISN, Case, Flow, SYN_RECV_JIFFIES, Site, case, run, world::*},
+    prog::{BACKEND_ISN, CLIENT_ISN, Case, Flow, SYN_RECV_JIFFIES, Site, case, network::*, run},
 };
 
 /// A conn of one client port to each of the two servers, its SYN forwarded.

@@ -5,7 +5,7 @@
 use lb_common::counter::Counter::{HopLookup, IcmpError, Ttl};
 use lb_tests::{
     packet::{Icmp, Packet, Tcp, icmp_echo, icmp_error, tcp, udp},
-    prog::{Case, Flow, Port, case, run, world::*},
+    prog::{Case, Flow, Port, case, network::*, run},
 };
 
 /// A router on the clients' side.

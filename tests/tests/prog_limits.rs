@@ -8,7 +8,7 @@ use lb_common::{
 };
 use lb_tests::{
     packet::{Packet, Tcp, flag, icmp_error},
-    prog::{Case, Flow, Hook, Port, Site, case, run, world::*},
+    prog::{Case, Flow, Hook, Port, Site, case, network::*, run},
 };
 
 fn flow() -> Flow {

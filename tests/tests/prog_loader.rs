@@ -3,7 +3,7 @@
 use std::thread;
 
 use lb_common::conn::FlowKey;
-use lb_tests::world::{conn, object, run, service, world};
+use lb_tests::sandbox::{conn, object, run, sandbox, service};
 use lb_userspace::datapath::{self, Datapath, Error, Hook, Mode};
 use serde_json::Value;
 
@@ -28,8 +28,8 @@ fn tc_programs(interface: &str) -> Vec<u32> {
 
 #[test]
 fn a_restart_adopts_links_and_conns_and_replaces_the_programs() {
-    world(|world| {
-        let first = world.open(&[("va", Mode::Xdp), ("vb", Mode::Tc)]).unwrap();
+    sandbox(|sandbox| {
+        let first = sandbox.open(&[("va", Mode::Xdp), ("vb", Mode::Tc)]).unwrap();
         assert!(first.report().adopted_maps.is_empty() && first.report().notes.is_empty());
         let before = first.report().interfaces.clone();
         assert_eq!(before[0].hook, Hook::XdpNative);
@@ -46,7 +46,7 @@ fn a_restart_adopts_links_and_conns_and_replaces_the_programs() {
         drop(first);
         assert_eq!(xdp_program("va"), Some(before[0].links[0].program_id), "still attached without an agent");
 
-        let second = world.open(&[("va", Mode::Xdp), ("vb", Mode::Tc)]).unwrap();
+        let second = sandbox.open(&[("va", Mode::Xdp), ("vb", Mode::Tc)]).unwrap();
         assert_eq!(second.report().adopted_maps, lb_common::abi::map::ALL);
         for (old, new) in before.iter().zip(&second.report().interfaces) {
             for (old, new) in old.links.iter().zip(&new.links) {
@@ -66,39 +66,39 @@ fn a_restart_adopts_links_and_conns_and_replaces_the_programs() {
 
 #[test]
 fn a_partial_set_of_pins_is_completed() {
-    world(|world| {
-        drop(world.open(&[("va", Mode::Xdp)]).unwrap());
-        let all = world.pinned();
+    sandbox(|sandbox| {
+        drop(sandbox.open(&[("va", Mode::Xdp)]).unwrap());
+        let all = sandbox.pinned();
         for name in ["half_open", "stats", "link_va_tc"] {
-            std::fs::remove_file(world.pins().join(name)).unwrap();
+            std::fs::remove_file(sandbox.pins().join(name)).unwrap();
         }
-        let again = world.open(&[("va", Mode::Xdp)]).unwrap();
+        let again = sandbox.open(&[("va", Mode::Xdp)]).unwrap();
         assert_eq!(again.report().adopted_maps.len(), lb_common::abi::map::ALL.len() - 2);
         assert_eq!(again.report().interfaces[0].links.iter().map(|l| l.adopted).collect::<Vec<_>>(), [true, false]);
-        assert_eq!(world.pinned(), all);
+        assert_eq!(sandbox.pinned(), all);
     });
 }
 
 #[test]
 fn a_pin_of_another_shape_is_refused_and_left_alone() {
-    world(|world| {
-        std::fs::create_dir_all(world.pins()).unwrap();
-        let pin = world.pins().join("conns");
+    sandbox(|sandbox| {
+        std::fs::create_dir_all(sandbox.pins()).unwrap();
+        let pin = sandbox.pins().join("conns");
         run(&format!("bpftool map create {} type hash key 16 value 56 entries 10 name conns", pin.display()));
-        let error = world.refuse(&[("va", Mode::Tc)]);
+        let error = sandbox.refuse(&[("va", Mode::Tc)]);
         assert!(matches!(&error, Error::PinMismatch { path, .. } if *path == pin), "{error}");
         let text = error.to_string();
         assert!(text.contains("value size 56 instead of 64") && text.contains("lb-agent unload"), "{text}");
-        assert_eq!(world.pinned(), ["conns"]);
+        assert_eq!(sandbox.pinned(), ["conns"]);
         assert!(tc_programs("va").is_empty());
     });
 }
 
 #[test]
 fn pinned_maps_keep_their_size_and_the_operator_is_told() {
-    world(|world| {
-        drop(world.open(&[("va", Mode::Tc)]).unwrap());
-        let mut settings = world.settings(&[("va", Mode::Tc)]);
+    sandbox(|sandbox| {
+        drop(sandbox.open(&[("va", Mode::Tc)]).unwrap());
+        let mut settings = sandbox.settings(&[("va", Mode::Tc)]);
         settings.tables.conns = 50_000;
         let second = Datapath::open(&object(), &settings).unwrap();
         assert_eq!(second.tables().conns.capacity(), 40_000);
@@ -109,58 +109,58 @@ fn pinned_maps_keep_their_size_and_the_operator_is_told() {
 
 #[test]
 fn an_unknown_interface_is_named_together_with_those_that_exist() {
-    world(|world| {
-        let error = world.refuse(&[("va", Mode::Tc), ("eth9", Mode::Auto)]);
+    sandbox(|sandbox| {
+        let error = sandbox.refuse(&[("va", Mode::Tc), ("eth9", Mode::Auto)]);
         let Error::NoInterface { name, mut known } = error else { panic!("{error}") };
         known.sort();
         assert_eq!((name.as_str(), known), ("eth9", vec!["lo".to_owned(), "va".to_owned(), "vb".to_owned()]));
-        assert!(!world.root().exists(), "nothing was made");
+        assert!(!sandbox.root().exists(), "nothing was made");
     });
 }
 
 #[test]
 fn an_occupied_xdp_hook_is_refused_with_the_id_of_the_program() {
-    world(|world| {
+    sandbox(|sandbox| {
         let mut other = aya::Ebpf::load(&object()).unwrap();
         let program: &mut aya::programs::Xdp = other.program_mut("lb_xdp_pass").unwrap().try_into().unwrap();
         program.load().unwrap();
         program.attach("va", aya::programs::xdp::XdpMode::Driver).unwrap();
         let id = program.info().unwrap().id();
 
-        let error = world.refuse(&[("vb", Mode::Tc), ("va", Mode::Xdp)]);
+        let error = sandbox.refuse(&[("vb", Mode::Tc), ("va", Mode::Xdp)]);
         assert!(matches!(&error, Error::XdpBusy { program, .. } if *program == Some(id)), "{error}");
         assert!(error.to_string().contains(&format!("bpftool prog show id {id}")), "{error}");
         // The start had attached to vb, and to the TC hook of va.
         assert_eq!((tc_programs("va"), tc_programs("vb")), (vec![], vec![]));
         assert_eq!(xdp_program("va"), Some(id), "the other program stays");
-        assert!(!world.root().exists());
+        assert!(!sandbox.root().exists());
     });
 }
 
 #[test]
 fn a_failed_restart_leaves_the_old_program_running() {
-    world(|world| {
-        let first = world.open(&[("va", Mode::Tc)]).unwrap();
+    sandbox(|sandbox| {
+        let first = sandbox.open(&[("va", Mode::Tc)]).unwrap();
         let running = first.report().interfaces[0].links[0].program_id;
         drop(first);
-        let before = world.pinned();
+        let before = sandbox.pinned();
         // The loopback driver has no native XDP.
-        let error = world.refuse(&[("va", Mode::Tc), ("lo", Mode::Xdp)]);
+        let error = sandbox.refuse(&[("va", Mode::Tc), ("lo", Mode::Xdp)]);
         assert!(matches!(&error, Error::Attach { interface, .. } if interface == "lo"), "{error}");
         assert_eq!(tc_programs("va"), [running]);
-        assert_eq!((tc_programs("lo"), world.pinned()), (vec![], before));
+        assert_eq!((tc_programs("lo"), sandbox.pinned()), (vec![], before));
     });
 }
 
 #[test]
 fn the_link_of_an_interface_that_was_made_anew_is_replaced() {
-    world(|world| {
-        let first = world.open(&[("va", Mode::Xdp)]).unwrap();
+    sandbox(|sandbox| {
+        let first = sandbox.open(&[("va", Mode::Xdp)]).unwrap();
         let old = first.report().interfaces[0].clone();
         drop(first);
         run("ip link del va");
         run("ip link add va type veth peer name vb");
-        let second = world.open(&[("va", Mode::Xdp)]).unwrap();
+        let second = sandbox.open(&[("va", Mode::Xdp)]).unwrap();
         let new = &second.report().interfaces[0];
         assert_ne!(old.ifindex, new.ifindex);
         assert!(new.links.iter().all(|link| !link.adopted));
@@ -171,20 +171,20 @@ fn the_link_of_an_interface_that_was_made_anew_is_replaced() {
 
 #[test]
 fn a_changed_mode_or_list_of_interfaces_takes_links_off() {
-    world(|world| {
-        let first = world.open(&[("va", Mode::Xdp), ("vb", Mode::Tc)]).unwrap();
+    sandbox(|sandbox| {
+        let first = sandbox.open(&[("va", Mode::Xdp), ("vb", Mode::Tc)]).unwrap();
         let tc = first.report().interfaces[0].links[1].link_id;
         drop(first);
-        let second = world.open(&[("va", Mode::Tc)]).unwrap();
+        let second = sandbox.open(&[("va", Mode::Tc)]).unwrap();
         assert_eq!(second.report().interfaces[0].links[0].link_id, tc);
         assert_eq!((xdp_program("va"), tc_programs("vb")), (None, vec![]));
         let notes = second.report().notes.join("; ");
         assert!(notes.contains("detached from va (xdp)") && notes.contains("detached from vb (tc)"), "{notes}");
         drop(second);
-        let third = world.open(&[("va", Mode::XdpGeneric)]).unwrap();
+        let third = sandbox.open(&[("va", Mode::XdpGeneric)]).unwrap();
         assert_eq!(third.report().interfaces[0].hook, Hook::XdpGeneric);
         drop(third);
-        let fourth = world.open(&[("va", Mode::Xdp)]).unwrap();
+        let fourth = sandbox.open(&[("va", Mode::Xdp)]).unwrap();
         assert_eq!(fourth.report().interfaces[0].hook, Hook::XdpNative);
         assert!(!fourth.report().interfaces[0].links[0].adopted);
     });
@@ -192,8 +192,8 @@ fn a_changed_mode_or_list_of_interfaces_takes_links_off() {
 
 #[test]
 fn auto_takes_tc_on_a_veth_and_says_why() {
-    world(|world| {
-        let datapath = world.open(&[("va", Mode::Auto)]).unwrap();
+    sandbox(|sandbox| {
+        let datapath = sandbox.open(&[("va", Mode::Auto)]).unwrap();
         let status = &datapath.report().interfaces[0];
         assert_eq!(status.hook, Hook::Tc);
         assert!(status.why.starts_with("veth"), "{}", status.why);
@@ -202,58 +202,58 @@ fn auto_takes_tc_on_a_veth_and_says_why() {
 
 #[test]
 fn interfaces_with_dots_in_their_names_can_be_pinned() {
-    world(|world| {
+    sandbox(|sandbox| {
         run("ip link add va.100 type veth peer name vc");
-        let first = world.open(&[("va.100", Mode::Tc)]).unwrap();
+        let first = sandbox.open(&[("va.100", Mode::Tc)]).unwrap();
         let id = first.report().interfaces[0].links[0].link_id;
         drop(first);
-        let second = world.open(&[("va.100", Mode::Tc)]).unwrap();
+        let second = sandbox.open(&[("va.100", Mode::Tc)]).unwrap();
         assert_eq!(second.report().interfaces[0].links[0].link_id, id);
     });
 }
 
 #[test]
 fn only_one_agent_uses_a_pin_directory() {
-    world(|world| {
-        let first = world.open(&[("va", Mode::Tc)]).unwrap();
-        assert!(matches!(world.refuse(&[("va", Mode::Tc)]), Error::Locked { .. }));
-        assert!(matches!(datapath::unload(&world.root()), Err(Error::Locked { .. })));
+    sandbox(|sandbox| {
+        let first = sandbox.open(&[("va", Mode::Tc)]).unwrap();
+        assert!(matches!(sandbox.refuse(&[("va", Mode::Tc)]), Error::Locked { .. }));
+        assert!(matches!(datapath::unload(&sandbox.root()), Err(Error::Locked { .. })));
         drop(first);
-        drop(world.open(&[("va", Mode::Tc)]).unwrap());
+        drop(sandbox.open(&[("va", Mode::Tc)]).unwrap());
     });
 }
 
 #[test]
 fn unload_leaves_nothing_behind() {
-    world(|world| {
-        drop(world.open(&[("va", Mode::Xdp), ("vb", Mode::Tc)]).unwrap());
-        let done = datapath::unload(&world.root()).unwrap();
+    sandbox(|sandbox| {
+        drop(sandbox.open(&[("va", Mode::Xdp), ("vb", Mode::Tc)]).unwrap());
+        let done = datapath::unload(&sandbox.root()).unwrap();
         assert!(done.iter().any(|line| line.contains("detached from va (xdp)")), "{done:?}");
         assert_eq!((xdp_program("va"), tc_programs("va"), tc_programs("vb")), (None, vec![], vec![]));
-        assert!(!world.root().exists());
-        assert_eq!(datapath::unload(&world.root()).unwrap(), Vec::<String>::new(), "a second time there is nothing");
+        assert!(!sandbox.root().exists());
+        assert_eq!(datapath::unload(&sandbox.root()).unwrap(), Vec::<String>::new(), "a second time there is nothing");
 
-        world.open(&[("va", Mode::Xdp)]).unwrap().detach().unwrap();
+        sandbox.open(&[("va", Mode::Xdp)]).unwrap().detach().unwrap();
         assert_eq!((xdp_program("va"), tc_programs("va")), (None, vec![]));
-        assert!(!world.pins().exists());
+        assert!(!sandbox.pins().exists());
     });
 }
 
 #[test]
 fn without_a_bpf_file_system_the_message_tells_how_to_mount_it() {
-    world(|world| {
-        nix::mount::umount(&world.bpffs).unwrap();
-        let text = world.refuse(&[("va", Mode::Tc)]).to_string();
-        assert!(text.contains(&format!("mount -t bpf bpf {}", world.bpffs.display())), "{text}");
-        assert!(!world.root().exists());
+    sandbox(|sandbox| {
+        nix::mount::umount(&sandbox.bpffs).unwrap();
+        let text = sandbox.refuse(&[("va", Mode::Tc)]).to_string();
+        assert!(text.contains(&format!("mount -t bpf bpf {}", sandbox.bpffs.display())), "{text}");
+        assert!(!sandbox.root().exists());
     });
 }
 
 #[test]
 fn a_missing_capability_is_named() {
-    world(|world| {
+    sandbox(|sandbox| {
         drop_capabilities(&[21, 39]);
-        let error = world.refuse(&[("va", Mode::Tc)]);
+        let error = sandbox.refuse(&[("va", Mode::Tc)]);
         assert!(matches!(&error, Error::Capabilities { missing } if missing == &["CAP_BPF"]), "{error}");
     });
 }
@@ -274,8 +274,8 @@ fn drop_capabilities(numbers: &[u32]) {
 
 #[test]
 fn large_tables_are_read_and_changed_in_slices() {
-    world(|world| {
-        let datapath = world.open(&[("va", Mode::Tc)]).unwrap();
+    sandbox(|sandbox| {
+        let datapath = sandbox.open(&[("va", Mode::Tc)]).unwrap();
         let conns = &datapath.tables().conns;
         let entries: Vec<_> = (10_000..25_000).flat_map(conn).collect();
         assert_eq!(conns.insert_many(&entries).unwrap(), entries.len());
@@ -299,8 +299,8 @@ fn large_tables_are_read_and_changed_in_slices() {
 
 #[test]
 fn the_clock_runs_at_a_known_rate() {
-    world(|world| {
-        let datapath = world.open(&[("va", Mode::Tc)]).unwrap();
+    sandbox(|sandbox| {
+        let datapath = sandbox.open(&[("va", Mode::Tc)]).unwrap();
         let first = datapath.clock().unwrap();
         thread::sleep(std::time::Duration::from_millis(100));
         let second = datapath.clock().unwrap();
@@ -310,9 +310,9 @@ fn the_clock_runs_at_a_known_rate() {
 
 #[test]
 fn bytes_that_are_no_value_are_an_error_with_map_and_key() {
-    world(|world| {
-        let datapath = world.open(&[("va", Mode::Tc)]).unwrap();
-        let map = aya::maps::MapData::from_pin(world.pins().join("backends")).unwrap();
+    sandbox(|sandbox| {
+        let datapath = sandbox.open(&[("va", Mode::Tc)]).unwrap();
+        let map = aya::maps::MapData::from_pin(sandbox.pins().join("backends")).unwrap();
         let mut raw: aya::maps::Array<_, [u8; 16]> = aya::maps::Map::Array(map).try_into().unwrap();
         raw.set(3, [9; 16], 0).unwrap();
         let text = datapath.tables().backends.get(3).unwrap_err().to_string();

@@ -13,7 +13,7 @@ use lb_common::{
 use lb_tests::{
     chance::Chance,
     packet::{Packet, Tcp, flag},
-    prog::{BACKEND_ISN, CLIENT_ISN, Case, Flow, Port, Side, Site, case, run, world::*},
+    prog::{BACKEND_ISN, CLIENT_ISN, Case, Flow, Port, Side, Site, case, network::*, run},
 };
 
 const SEEDS: u64 = 150;

@@ -8,7 +8,7 @@ use lb_common::{
     service::Scheduler,
     tcp::{State, flag},
 };
-use lb_tests::prog::{Bench, Flow, Hook, Port, Site, Sizes, Verdict, put, world::*};
+use lb_tests::prog::{Bench, Flow, Hook, Port, Site, Sizes, Verdict, network::*, put};
 
 /// The conn of the n-th client port.
 fn nth(n: u16) -> Flow {

@@ -10,7 +10,7 @@ use lb_common::{
 };
 use lb_tests::{
     packet::tcp,
-    prog::{Bench, Flow, Hook, Port, Site, put, world::*},
+    prog::{Bench, Flow, Hook, Port, Site, network::*, put},
 };
 
 const LISTEN: &str = "10.80.1.243:3306";

@@ -10,7 +10,7 @@ use lb_common::{
 };
 use lb_tests::{
     packet::{Packet, Tcp, flag},
-    prog::{CLIENT_ISN, Case, Flow, case, run, world::*},
+    prog::{CLIENT_ISN, Case, Flow, case, network::*, run},
 };
 
 /// The columns. SYN_SENT, LAST_ACK, LISTEN and SYNACK are for conns that no client opened.

@@ -11,7 +11,7 @@ use lb_common::{
     tcp::{State, flag},
 };
 use lb_tests::bench::cpu_time;
-use lb_tests::world::{BACKEND, VIP, conn, object, run, service, world};
+use lb_tests::sandbox::{BACKEND, VIP, conn, object, run, sandbox, service};
 use lb_userspace::{
     datapath::{Datapath, DesiredService, Ends, Mode, Numbers, Scan, Summary, Sweep, TableSizes, Timeouts},
     reset::{End, Resetter},
@@ -46,8 +46,8 @@ const SYN_SENT: [u8; 2] = [flag::SYN, 0];
 /// A flood evicts entries one by one: what is left of a conn is an entry that nobody can use, in either direction.
 #[test]
 fn a_flood_of_orphans_is_swept_in_time_that_grows_as_their_number() {
-    world(|world| {
-        let mut settings = world.settings(&[("va", Mode::Tc)]);
+    sandbox(|sandbox| {
+        let mut settings = sandbox.settings(&[("va", Mode::Tc)]);
         settings.tables = TableSizes { half_open: 131_072, ..settings.tables };
         let datapath = Datapath::open(&object(), &settings).unwrap();
         let table = &datapath.tables().half_open;
@@ -73,8 +73,8 @@ fn a_flood_of_orphans_is_swept_in_time_that_grows_as_their_number() {
 
 #[test]
 fn the_conns_of_a_dead_backend_are_looked_up_at_once_and_gone_soon() {
-    world(|world| {
-        let datapath = world.open(&[("va", Mode::Tc)]).unwrap();
+    sandbox(|sandbox| {
+        let datapath = sandbox.open(&[("va", Mode::Tc)]).unwrap();
         let with = |down: bool, on_down: OnDown| {
             let mut service = DesiredService { on_down, ..service() };
             service.backends[0].down = down;
@@ -114,8 +114,8 @@ fn the_conns_of_a_dead_backend_are_looked_up_at_once_and_gone_soon() {
 
 #[test]
 fn the_conns_of_one_backend_are_found_among_those_of_others() {
-    world(|world| {
-        let datapath = world.open(&[("va", Mode::Tc)]).unwrap();
+    sandbox(|sandbox| {
+        let datapath = sandbox.open(&[("va", Mode::Tc)]).unwrap();
         let mut entries = Vec::new();
         for number in 0..9_000 {
             let backend = (number % 3) as u16;
@@ -141,7 +141,7 @@ fn the_conns_of_one_backend_are_found_among_those_of_others() {
 fn ten_thousand_conns_are_reset_with_little_cpu_and_nothing_is_lost() {
     const CONNS: u32 = 10_000;
     const GOAL: Duration = Duration::from_millis(100);
-    world(|_| {
+    sandbox(|_| {
         for command in ["address add 10.80.1.241/16 dev va", "link set va up", "link set vb up"] {
             run(&format!("ip {command}"));
         }

@@ -9,7 +9,7 @@ use lb_common::{
     event::EventKind,
     service::Scheduler,
 };
-use lb_tests::prog::{Bench, Flow, Hook, Port, Site, Sizes, Verdict, case, put, run, world::*};
+use lb_tests::prog::{Bench, Flow, Hook, Port, Site, Sizes, Verdict, case, network::*, put, run};
 
 /// The conn of the n-th client port.
 fn nth(n: u16) -> Flow {

@@ -18,7 +18,7 @@ use lb_common::{
     retire::{BATCH, Outcome, Request},
     tcp::{State, flag},
 };
-use lb_tests::world::{BACKEND, CLIENT, VIP, World, conn, object, run, service, world};
+use lb_tests::sandbox::{BACKEND, CLIENT, Sandbox, VIP, conn, object, run, sandbox, service};
 use lb_userspace::datapath::{Datapath, DesiredService, Events, Mode, Summary, Sweep, Timeouts, hops};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -46,8 +46,8 @@ const SYN_SENT: [u8; 2] = [flag::SYN, 0];
 
 #[test]
 fn a_sweep_removes_what_is_over_and_counts_the_rest() {
-    world(|world| {
-        let datapath = world.open(&[("va", Mode::Tc)]).unwrap();
+    sandbox(|sandbox| {
+        let datapath = sandbox.open(&[("va", Mode::Tc)]).unwrap();
         let tables = datapath.tables();
         let mut entries = Vec::new();
         for port in 1..=9_000 {
@@ -88,8 +88,8 @@ fn a_sweep_removes_what_is_over_and_counts_the_rest() {
 
 #[test]
 fn a_packet_after_the_scan_saves_its_conn() {
-    world(|world| {
-        let datapath = world.open(&[("va", Mode::Tc)]).unwrap();
+    sandbox(|sandbox| {
+        let datapath = sandbox.open(&[("va", Mode::Tc)]).unwrap();
         let [forward, reverse] = aged(&datapath, 40_000, 11, RESET);
         datapath.tables().conns.insert_many(&[forward, reverse]).unwrap();
         let request = Request { key: forward.0, forward_seen: forward.1.last_seen, reverse_seen: reverse.1.last_seen };
@@ -114,8 +114,8 @@ fn a_packet_after_the_scan_saves_its_conn() {
 
 #[test]
 fn a_full_batch_comes_back_with_an_outcome_for_each() {
-    world(|world| {
-        let datapath = world.open(&[("va", Mode::Tc)]).unwrap();
+    sandbox(|sandbox| {
+        let datapath = sandbox.open(&[("va", Mode::Tc)]).unwrap();
         let numbered = |port: u16| {
             let [mut forward, mut reverse] = aged(&datapath, port, 11, RESET);
             (forward.1.seq, forward.1.ack) = (port.into(), 10_000 + u32::from(port));
@@ -152,8 +152,8 @@ fn a_full_batch_comes_back_with_an_outcome_for_each() {
 
 #[test]
 fn a_conn_that_wakes_up_during_a_sweep_is_neither_removed_nor_counted_so() {
-    world(|world| {
-        let datapath = world.open(&[("va", Mode::Tc)]).unwrap();
+    sandbox(|sandbox| {
+        let datapath = sandbox.open(&[("va", Mode::Tc)]).unwrap();
         let [forward, reverse] = aged(&datapath, 40_000, 11, RESET);
         datapath.tables().conns.insert_many(&[forward, reverse]).unwrap();
         let mut sweep = Sweep::new(&datapath, &Timeouts::default()).unwrap();
@@ -172,8 +172,8 @@ fn a_conn_that_wakes_up_during_a_sweep_is_neither_removed_nor_counted_so() {
 
 #[test]
 fn the_id_of_a_removed_backend_is_free_when_its_last_conn_is_gone() {
-    world(|world| {
-        let datapath = world.open(&[("va", Mode::Tc)]).unwrap();
+    sandbox(|sandbox| {
+        let datapath = sandbox.open(&[("va", Mode::Tc)]).unwrap();
         datapath.apply(&[service()]).unwrap();
         let [forward, reverse] = aged(&datapath, 40_000, 1, OPEN);
         datapath.tables().conns.insert_many(&[forward, reverse]).unwrap();
@@ -192,10 +192,10 @@ fn the_id_of_a_removed_backend_is_free_when_its_last_conn_is_gone() {
 }
 
 /// The object's TC program on the maps of the running packet path.
-fn tc_program(world: &World) -> aya::Ebpf {
+fn tc_program(sandbox: &Sandbox) -> aya::Ebpf {
     let mut loader = aya::EbpfLoader::new();
     for name in abi::map::ALL {
-        loader.map_pin_path(name, world.pins().join(name));
+        loader.map_pin_path(name, sandbox.pins().join(name));
     }
     let mut ebpf = loader.load(&object()).unwrap();
     let program: &mut SchedClassifier = ebpf.program_mut("lb_tc").unwrap().try_into().unwrap();
@@ -217,13 +217,13 @@ fn syn(port: u16) -> Vec<u8> {
 
 #[test]
 fn refused_syns_are_events_and_the_reader_gets_every_one() {
-    world(|world| {
-        let datapath = world.open(&[("va", Mode::Tc)]).unwrap();
+    sandbox(|sandbox| {
+        let datapath = sandbox.open(&[("va", Mode::Tc)]).unwrap();
         let empty = DesiredService { backends: Vec::new(), ..service() };
         datapath.apply(&[empty]).unwrap();
         let mut events = datapath.take_events().unwrap();
         assert!(datapath.take_events().is_none(), "there is one reader");
-        let ebpf = tc_program(world);
+        let ebpf = tc_program(sandbox);
         let program: &SchedClassifier = ebpf.program("lb_tc").unwrap().try_into().unwrap();
         for port in 1_000..1_100 {
             let frame = syn(port);
@@ -252,11 +252,11 @@ fn refused_syns_are_events_and_the_reader_gets_every_one() {
 #[expect(clippy::disallowed_methods, reason = "a test that measures the real time")]
 fn a_reader_that_has_read_everything_is_woken_by_the_next_event() {
     const LIMIT: Duration = Duration::from_secs(20);
-    world(|world| {
-        let datapath = world.open(&[("va", Mode::Tc)]).unwrap();
+    sandbox(|sandbox| {
+        let datapath = sandbox.open(&[("va", Mode::Tc)]).unwrap();
         datapath.apply(&[DesiredService { backends: Vec::new(), ..service() }]).unwrap();
         let mut events = datapath.take_events().unwrap();
-        let ebpf = tc_program(world);
+        let ebpf = tc_program(sandbox);
         let program: &SchedClassifier = ebpf.program("lb_tc").unwrap().try_into().unwrap();
         let ring = events.as_fd().try_clone_to_owned().unwrap();
         for port in 1_000..1_003 {
@@ -321,11 +321,11 @@ fn until(what: &str, mut condition: impl FnMut() -> bool) -> Duration {
 
 #[test]
 fn changes_of_routes_and_neighbours_reach_the_packet_path_at_once() {
-    world(|world| {
+    sandbox(|sandbox| {
         let host = Host::behind_vb("192.168.80.167/24");
         run("ip address add 192.168.80.101/24 dev va");
         run("ip link set va up");
-        let datapath = world.open(&[("va", Mode::Tc)]).unwrap();
+        let datapath = sandbox.open(&[("va", Mode::Tc)]).unwrap();
         datapath.apply(&[service()]).unwrap();
         assert_eq!(BACKEND.to_string(), "192.168.80.167");
         let generation = || datapath.tables().control.get(0).unwrap().hop_gen;
@@ -389,8 +389,8 @@ fn changes_of_routes_and_neighbours_reach_the_packet_path_at_once() {
 
 #[test]
 fn the_arp_gate_gets_its_vips_and_heartbeats() {
-    world(|world| {
-        let datapath = world.open(&[("va", Mode::Tc)]).unwrap();
+    sandbox(|sandbox| {
+        let datapath = sandbox.open(&[("va", Mode::Tc)]).unwrap();
         datapath.guard(&[VIP], ArpGate::Open, Duration::from_secs(2)).unwrap();
         let first = datapath.tables().control.get(0).unwrap();
         assert_eq!((first.vips[0], first.arp_gate), (VIP, ArpGate::Open));

@@ -9,10 +9,10 @@ use super::{
     Hook,
     chain::Chain,
     frame::Frame,
+    loaded::{Loaded, REPEAT},
     openings,
     row::{Probe, TTL_AFTER, call, check, packet_path, plain},
     sandbox::{NEIGHBOUR_MAC, PORT_MAC},
-    world::{REPEAT, World},
 };
 
 /// The most runs before a sample that only warm up. What the caches can hold of these flows, they hold then, as if these
@@ -24,7 +24,7 @@ const WALKS: usize = 3;
 
 /// Packets of established conns, each run another one of the chain.
 pub(super) struct Established {
-    world: Rc<World>,
+    loaded: Rc<Loaded>,
     chain: Rc<Chain>,
     hook: Hook,
     dir: Direction,
@@ -37,10 +37,10 @@ pub(super) struct Established {
 
 impl Established {
     /// Packets of `chain` in one direction with finished checksums.
-    pub(super) fn new(world: &Rc<World>, chain: &Rc<Chain>, hook: Hook, dir: Direction) -> Self {
+    pub(super) fn new(loaded: &Rc<Loaded>, chain: &Rc<Chain>, hook: Hook, dir: Direction) -> Self {
         // The hooks share a table: where one has just been, the other would find warm caches.
         let step = if hook == Hook::Tc { chain.len() / 2 } else { 0 };
-        Self { world: Rc::clone(world), chain: Rc::clone(chain), hook, dir, partial: false, step, seq: 1000 }
+        Self { loaded: Rc::clone(loaded), chain: Rc::clone(chain), hook, dir, partial: false, step, seq: 1000 }
     }
 
     /// The same with checksums that look unfinished: the TC program uses the kernel's helpers.
@@ -60,7 +60,7 @@ impl Established {
             ttl: TTL_AFTER,
             ..frame
         };
-        call(&self.world.programs, self.hook, packet_path(self.hook), &frame, true, &expected)
+        call(&self.loaded.programs, self.hook, packet_path(self.hook), &frame, true, &expected)
     }
 
     /// The next packet. Without the care that a finished checksum may need by chance, see [`Frame::looks_partial`]: the
@@ -82,7 +82,7 @@ impl Established {
 
 impl Probe for Established {
     fn sample(&mut self, calls: u32) -> Result<f64> {
-        let before = self.world.counts(openings::COUNT as u16)?;
+        let before = self.loaded.counts(openings::COUNT as u16)?;
         let warm_up = (WALKS * self.chain.len()).min(WARM_UP) as u32 / REPEAT;
         for _ in 0..warm_up {
             self.call()?;
@@ -96,7 +96,7 @@ impl Probe for Established {
             Direction::Forward => (runs, 0),
             Direction::Reverse => (0, runs),
         };
-        check(&self.world, &before, forward, reverse, &[])?;
+        check(&self.loaded, &before, forward, reverse, &[])?;
         Ok(ns / f64::from(calls))
     }
 }

@@ -156,14 +156,14 @@ impl Programs {
 }
 
 /// The packet path over maps of its own.
-pub(super) struct World {
+pub(super) struct Loaded {
     pub(super) programs: Programs,
     pub(super) tables: Tables,
     events: std::cell::RefCell<RingBuf<aya::maps::MapData>>,
     conns_fd: String,
 }
 
-impl World {
+impl Loaded {
     /// Loads the packet path with tables of these sizes, all empty, and `control` as the agent would write it.
     pub(super) fn load(
         sandbox: &Sandbox,

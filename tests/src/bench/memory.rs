@@ -7,7 +7,7 @@ use std::io;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{chain::shuffled, row::Probe, sandbox::cpu_time, world::REPEAT};
+use super::{chain::shuffled, loaded::REPEAT, row::Probe, sandbox::cpu_time};
 
 /// Lines of the area: 256 MiB.
 const LINES: u32 = 1 << 22;

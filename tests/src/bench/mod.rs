@@ -9,6 +9,7 @@ mod chain;
 mod established;
 mod figures;
 mod frame;
+mod loaded;
 mod memory;
 mod openings;
 mod plan;
@@ -17,7 +18,6 @@ mod report;
 mod row;
 mod sandbox;
 mod table;
-mod world;
 
 use std::path::PathBuf;
 
@@ -29,9 +29,9 @@ pub use figures::{Fact, Figure, Group, Ratio, Row};
 pub use report::{Machine, Report};
 pub use sandbox::cpu_time;
 
+use loaded::Loader;
 use plan::{Plan, Planned, Table};
 use sandbox::Sandbox;
-use world::Loader;
 
 /// How much to measure.
 #[derive(Clone, Debug)]
@@ -79,12 +79,12 @@ fn measure(sandbox: &Sandbox, options: Options, cpu: usize, progress: &dyn Fn(us
     }
     let rows: Vec<_> = plan.rows.into_iter().map(|planned| planned.row).collect();
     let (mut facts, mut verified) = (Vec::new(), Vec::new());
-    if let Some(Table { world, chain }) = million {
+    if let Some(Table { loaded, chain }) = million {
         for name in [abi::PROG_XDP, abi::PROG_TC] {
-            verified.push((name, world.programs.verified(name)?));
+            verified.push((name, loaded.programs.verified(name)?));
         }
         facts.extend(figures::random_loads(&rows));
-        facts.extend(table::measure(&world, &chain)?);
+        facts.extend(table::measure(&loaded, &chain)?);
     }
     Ok(Report { rows, facts, verified, machine: Machine::read(cpu)?, options })
 }

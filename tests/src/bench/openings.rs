@@ -21,9 +21,9 @@ use super::{
     Hook,
     chain::HOP_GEN,
     frame::Frame,
+    loaded::{Loaded, REPEAT},
     row::{Probe, TTL_AFTER, call, check, packet_path, plain},
     sandbox::{NEIGHBOUR_MAC, PORT, PORT_MAC},
-    world::{REPEAT, World},
 };
 
 /// Services, and backends: one for each run of a call.
@@ -61,7 +61,7 @@ impl Opening {
 
 /// The first packets of conns: every run opens or completes another conn.
 pub(super) struct Openings {
-    pub(super) world: Rc<World>,
+    pub(super) loaded: Rc<Loaded>,
     pub(super) hook: Hook,
     /// Which packet of the handshake is measured.
     pub(super) opening: Opening,
@@ -71,14 +71,14 @@ pub(super) struct Openings {
 
 impl Probe for Openings {
     fn sample(&mut self, calls: u32) -> Result<f64> {
-        let world = &self.world;
-        let before = world.counts(COUNT as u16)?;
+        let loaded = &self.loaded;
+        let before = loaded.counts(COUNT as u16)?;
         let (mut ns, mut opened) = (0.0, Vec::new());
         for _ in 0..calls {
             self.client = self.client.wrapping_add(1);
             if self.opening == Opening::Complete {
                 let half_open: Vec<(FlowKey, Conn)> = half_open(self.client).collect();
-                world.tables.half_open.insert_many(&half_open)?;
+                loaded.tables.half_open.insert_many(&half_open)?;
             }
             let frame = Frame {
                 flags: self.opening.flags(),
@@ -93,19 +93,19 @@ impl Probe for Openings {
                 ttl: TTL_AFTER,
                 ..frame
             };
-            ns += call(&world.programs, self.hook, packet_path(self.hook), &frame, true, &expected)?;
+            ns += call(&loaded.programs, self.hook, packet_path(self.hook), &frame, true, &expected)?;
             opened.extend(keys(self.client));
         }
         let runs = u64::from(calls * REPEAT);
         match self.opening {
             Opening::Syn => {
-                check(world, &before, runs, 0, &[(Counter::Opened, runs), (Counter::HopLookup, runs)])?;
-                let removed = world.tables.half_open.remove_many(&opened)?;
+                check(loaded, &before, runs, 0, &[(Counter::Opened, runs), (Counter::HopLookup, runs)])?;
+                let removed = loaded.tables.half_open.remove_many(&opened)?;
                 ensure!(removed as u64 == 2 * runs, "{removed} half-open entries of {runs} new conns");
             }
             Opening::Complete => {
-                check(world, &before, runs, 0, &[(Counter::Established, runs)])?;
-                let (events, removed) = (world.drain_events(), world.tables.conns.remove_many(&opened)?);
+                check(loaded, &before, runs, 0, &[(Counter::Established, runs)])?;
+                let (events, removed) = (loaded.drain_events(), loaded.tables.conns.remove_many(&opened)?);
                 ensure!((events, removed) == (runs as usize, 2 * runs as usize), "{events} events, {removed} entries");
             }
         }

@@ -11,11 +11,11 @@ use super::{
     chain::Chain,
     established::Established,
     figures::{Group, Row},
+    loaded::{Loaded, Loader, Programs},
     memory::Memory,
     openings::{self, Opening, Openings},
     row::{Baseline, Foreign, Probe},
     sandbox::Sandbox,
-    world::{Loader, Programs, World},
 };
 
 /// A row before it is measured.
@@ -45,7 +45,7 @@ const ESTABLISHED: [(&str, &str, &str, Direction); 6] = [
 
 /// A table with established conns.
 pub(super) struct Table {
-    pub(super) world: Rc<World>,
+    pub(super) loaded: Rc<Loaded>,
     pub(super) chain: Rc<Chain>,
 }
 
@@ -95,25 +95,25 @@ impl<'a> Plan<'a> {
             if rows.is_empty() && !helpers {
                 continue;
             }
-            let (world, chain) = established(self.sandbox, loader, flows, capacity)?;
+            let (loaded, chain) = established(self.sandbox, loader, flows, capacity)?;
             for hook in Hook::ALL {
                 for (name, what, _, dir) in &rows {
-                    self.add(group(hook), name, what, Box::new(Established::new(&world, &chain, hook, *dir)));
+                    self.add(group(hook), name, what, Box::new(Established::new(&loaded, &chain, hook, *dir)));
                 }
             }
             if helpers {
-                let probe = Established::new(&world, &chain, Hook::Tc, Direction::Forward).partial();
+                let probe = Established::new(&loaded, &chain, Hook::Tc, Direction::Forward).partial();
                 let what = "the kernel's checksum helpers, one flow";
                 self.add(group(Hook::Tc), "forward_helpers_ns", what, Box::new(probe));
             }
             if flows == MILLION {
-                million = Some(Table { world, chain });
+                million = Some(Table { loaded, chain });
             }
         }
         if self.wants("pass_ns") {
-            let world = Rc::new(classic(self.sandbox, loader)?);
+            let loaded = Rc::new(classic(self.sandbox, loader)?);
             for hook in Hook::ALL {
-                let probe = Box::new(Foreign { world: Rc::clone(&world), hook });
+                let probe = Box::new(Foreign { loaded: Rc::clone(&loaded), hook });
                 self.add(group(hook), "pass_ns", "TCP of somebody else, left alone", probe);
             }
         }
@@ -132,11 +132,11 @@ impl<'a> Plan<'a> {
         }
         for hook in Hook::ALL {
             // A table for each hook: the entries that one has just used would be in the other's cache.
-            let world = World::load(self.sandbox, loader, openings::sizes(), openings::admit)?;
-            openings::configure(&world.tables)?;
-            let world = Rc::new(world);
+            let loaded = Loaded::load(self.sandbox, loader, openings::sizes(), openings::admit)?;
+            openings::configure(&loaded.tables)?;
+            let loaded = Rc::new(loaded);
             for &(name, what, opening) in &rows {
-                let probe = Openings { world: Rc::clone(&world), hook, opening, client: 0 };
+                let probe = Openings { loaded: Rc::clone(&loaded), hook, opening, client: 0 };
                 self.add(group(hook), name, what, Box::new(probe));
                 if let Some(row) = self.rows.last_mut() {
                     // Every run leaves entries behind that must go, and the ring of events has an end.
@@ -150,19 +150,19 @@ impl<'a> Plan<'a> {
 
 /// Tables with `flows` established conns. The filter lets everything through: what a packet of a flow pays for it does
 /// not depend on its bits.
-fn established(sandbox: &Sandbox, loader: &Loader, flows: u32, capacity: u32) -> Result<(Rc<World>, Rc<Chain>)> {
+fn established(sandbox: &Sandbox, loader: &Loader, flows: u32, capacity: u32) -> Result<(Rc<Loaded>, Rc<Chain>)> {
     let sizes = TableSizes { conns: capacity, half_open: 1024, ..openings::sizes() };
-    let world = World::load(sandbox, loader, sizes, |control| control.filter.fill(u64::MAX))?;
+    let loaded = Loaded::load(sandbox, loader, sizes, |control| control.filter.fill(u64::MAX))?;
     let chain = Chain::new(flows);
     let entries: Vec<_> = chain.entries().flatten().collect();
-    world.tables.conns.insert_many(&entries)?;
-    Ok((Rc::new(world), Rc::new(chain)))
+    loaded.tables.conns.insert_many(&entries)?;
+    Ok((Rc::new(loaded), Rc::new(chain)))
 }
 
 /// Tables of the classic setup without conns: the filter knows one VIP and two backends.
-fn classic(sandbox: &Sandbox, loader: &Loader) -> Result<World> {
+fn classic(sandbox: &Sandbox, loader: &Loader) -> Result<Loaded> {
     let sizes = TableSizes { half_open: 1024, ..openings::sizes() };
-    World::load(sandbox, loader, sizes, |control| {
+    Loaded::load(sandbox, loader, sizes, |control| {
         for address in [[10, 80, 1, 243], [192, 168, 80, 167], [192, 168, 80, 136]] {
             control.admit(Ipv4::new(address), 3306);
         }

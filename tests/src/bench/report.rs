@@ -87,7 +87,7 @@ impl Report {
              {:<13}{:<20}{:>8}{:>9}   {:<15}goal\n",
             if *guest { ", virtual" } else { "" },
             self.options.samples,
-            self.options.calls * super::world::REPEAT,
+            self.options.calls * super::loaded::REPEAT,
             "",
             "ns per packet",
             "min",
@@ -156,7 +156,7 @@ impl Report {
         });
         report.insert("machine".to_owned(), machine);
         report.insert("samples".to_owned(), json!(self.options.samples));
-        report.insert("runs_per_sample".to_owned(), json!(self.options.calls * super::world::REPEAT));
+        report.insert("runs_per_sample".to_owned(), json!(self.options.calls * super::loaded::REPEAT));
         Value::Object(report)
     }
 

@@ -12,9 +12,9 @@ use super::{
     Hook,
     chain::BACKEND,
     frame::{Frame, LEN, TTL, same},
+    loaded::{Counts, Loaded, Programs, REPEAT},
     openings,
     sandbox::{NEIGHBOUR_MAC, PORT_MAC},
-    world::{Counts, Programs, REPEAT, World},
 };
 
 /// `XDP_PASS`, `XDP_TX`, `XDP_REDIRECT`.
@@ -71,27 +71,33 @@ pub(super) fn call(
     Ok(outcome.ns)
 }
 
-pub(super) fn check(world: &World, before: &Counts, forward: u64, reverse: u64, also: &[(Counter, u64)]) -> Result<()> {
-    let (after, wanted) = (world.counts(openings::COUNT as u16)?, before.plus(forward, reverse, also));
+pub(super) fn check(
+    loaded: &Loaded,
+    before: &Counts,
+    forward: u64,
+    reverse: u64,
+    also: &[(Counter, u64)],
+) -> Result<()> {
+    let (after, wanted) = (loaded.counts(openings::COUNT as u16)?, before.plus(forward, reverse, also));
     ensure!(after == wanted, "the packet path took another way: it counts\n{after:?} instead of\n{wanted:?}");
     Ok(())
 }
 
 /// A TCP packet of nobody's: neither end is a service or a backend.
 pub(super) struct Foreign {
-    pub(super) world: Rc<World>,
+    pub(super) loaded: Rc<Loaded>,
     pub(super) hook: Hook,
 }
 
 impl Probe for Foreign {
     fn sample(&mut self, calls: u32) -> Result<f64> {
-        let before = self.world.counts(openings::COUNT as u16)?;
+        let before = self.loaded.counts(openings::COUNT as u16)?;
         let mut ns = 0.0;
         for _ in 0..calls {
             let frame = plain(FlowKey::tcp(Ipv4::new([10, 80, 1, 1]), 40000, Ipv4::new([192, 168, 80, 9]), 22));
-            ns += call(&self.world.programs, self.hook, packet_path(self.hook), &frame, false, &frame)?;
+            ns += call(&self.loaded.programs, self.hook, packet_path(self.hook), &frame, false, &frame)?;
         }
-        check(&self.world, &before, 0, 0, &[])?;
+        check(&self.loaded, &before, 0, 0, &[])?;
         Ok(ns / f64::from(calls))
     }
 }

@@ -14,32 +14,32 @@ use lb_userspace::datapath::Scan;
 use super::{
     chain::{BACKEND, Chain},
     figures::{Fact, Figure},
+    loaded::Loaded,
     sandbox::cpu_time,
-    world::World,
 };
 
 /// Snapshots taken; the figure is their median.
 const SNAPSHOTS: usize = 5;
 
 /// Measures a table that holds `chain`, and empties it.
-pub(super) fn measure(world: &World, chain: &Chain) -> Result<Vec<Fact>> {
+pub(super) fn measure(loaded: &Loaded, chain: &Chain) -> Result<Vec<Fact>> {
     let conns = chain.len();
-    let memory = world.conns_memory()? as f64 / (f64::from(world.tables.conns.capacity()) / 2.0);
+    let memory = loaded.conns_memory()? as f64 / (f64::from(loaded.tables.conns.capacity()) / 2.0);
     let mut facts = vec![fact("conn_bytes", "kernel memory of a planned conn", memory, "B", Some(320.0))];
 
     let mut seconds = Vec::new();
     let mut seen = HashMap::new();
     for _ in 0..SNAPSHOTS {
         let began = cpu_time()?;
-        let entries = snapshot(world)?;
+        let entries = snapshot(loaded)?;
         seconds.push((cpu_time()? - began).as_secs_f64());
         ensure!(entries == 2 * conns, "a snapshot of {entries} entries of {conns} conns");
     }
     let snapshot = Figure::of(&seconds).median * per_million(conns);
     facts.push(fact("snapshot_s", "reading both entries of 1,000,000 conns", snapshot, "s CPU", Some(0.5)));
 
-    world.tables.conns.for_each_slice(|slice| seen.extend(slice.iter().map(|(key, conn)| (*key, conn.last_seen))))?;
-    let sweep = retire(world, chain, &seen)?;
+    loaded.tables.conns.for_each_slice(|slice| seen.extend(slice.iter().map(|(key, conn)| (*key, conn.last_seen))))?;
+    let sweep = retire(loaded, chain, &seen)?;
     facts.push(fact("retire_ns", "removing a conn, in the kernel", sweep.kernel_ns / conns as f64, "ns", None));
     let total = snapshot + sweep.cpu.as_secs_f64() * per_million(conns);
     facts.push(fact("sweep_s", "reading and removing 1,000,000 conns", total, "s CPU", Some(1.0)));
@@ -55,10 +55,10 @@ fn per_million(conns: usize) -> f64 {
 }
 
 /// Reads the whole table as the agent does.
-fn snapshot(world: &World) -> Result<usize> {
+fn snapshot(loaded: &Loaded) -> Result<usize> {
     let mut scan = Scan::new();
     let mut entries = 0;
-    while let Some(slice) = scan.next(&world.tables.conns)? {
+    while let Some(slice) = scan.next(&loaded.tables.conns)? {
         entries += slice.len();
     }
     ensure!(scan.invalid().0 == 0, "{} entries do not decode", scan.invalid().0);
@@ -71,9 +71,9 @@ struct Retired {
 }
 
 /// Removes every conn by the packet path's own program.
-fn retire(world: &World, chain: &Chain, seen: &HashMap<FlowKey, u32>) -> Result<Retired> {
+fn retire(loaded: &Loaded, chain: &Chain, seen: &HashMap<FlowKey, u32>) -> Result<Retired> {
     let conns = chain.len() as u64;
-    world.tables.loads.set(u32::from(BACKEND), &Load { active: conns })?;
+    loaded.tables.loads.set(u32::from(BACKEND), &Load { active: conns })?;
     let requests: Vec<Request> = chain
         .entries()
         .map(|[(key, _), (other, _)]| {
@@ -85,12 +85,12 @@ fn retire(world: &World, chain: &Chain, seen: &HashMap<FlowKey, u32>) -> Result<
     for batch in requests.chunks(BATCH) {
         let frame: Vec<u8> = batch.iter().flat_map(|request| request.bytes().iter().copied()).collect();
         let began = cpu_time()?;
-        let (ns, removed) = world.programs.run_on(abi::PROG_RETIRE, &frame)?;
+        let (ns, removed) = loaded.programs.run_on(abi::PROG_RETIRE, &frame)?;
         retired.cpu += cpu_time()? - began;
         retired.kernel_ns += ns;
         ensure!(removed as usize == batch.len(), "{removed} conns of {} were removed", batch.len());
     }
-    let left = (snapshot(world)?, world.tables.loads.get(u32::from(BACKEND))?.active);
+    let left = (snapshot(loaded)?, loaded.tables.loads.get(u32::from(BACKEND))?.active);
     ensure!(left == (0, 0), "(entries, load) are {left:?} after the last conn was removed");
     Ok(retired)
 }

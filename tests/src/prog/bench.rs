@@ -13,8 +13,8 @@ use aya::{TestRun, TestRunOptions};
 use lb_common::abi::{self, map};
 
 use super::{
+    network::{Network, Port},
     tables::Tables,
-    world::{Port, World},
 };
 use crate::hook::Hook;
 
@@ -69,7 +69,7 @@ pub struct Bench {
     /// The maps.
     pub tables: Tables,
     /// The namespace; last, so that it goes last.
-    pub world: World,
+    pub network: Network,
 }
 
 impl Bench {
@@ -91,7 +91,7 @@ impl Bench {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/lb.o");
         let object = std::fs::read(&path)
             .with_context(|| format!("read {}: build it with `cargo xtask build-ebpf`", path.display()))?;
-        let world = World::enter()?;
+        let network = Network::enter()?;
         let mut ebpf = EbpfLoader::new()
             .map_max_entries(map::CONNS, sizes.conns)
             .map_max_entries(map::HALF_OPEN, sizes.half_open)
@@ -110,7 +110,7 @@ impl Bench {
         program::<Xdp>(&mut ebpf, abi::PROG_CLOCK)?.load().context("load the clock")?;
         program::<Xdp>(&mut ebpf, abi::PROG_REPLICA)?.load().context("load the writer of the peer's conns")?;
         let tables = Tables::take(&mut ebpf)?;
-        let mut bench = Self { hook, ebpf, tables, world };
+        let mut bench = Self { hook, ebpf, tables, network };
         bench.tables.clear()?;
         Ok(bench)
     }

@@ -9,7 +9,7 @@ use lb_common::{
     event::{Event, EventKind},
 };
 
-use super::{bench::Sizes, flow::Flow, site::Site, world::Port};
+use super::{bench::Sizes, flow::Flow, network::Port, site::Site};
 use crate::{
     hook::Hook,
     packet::{Packet, Tcp, Transport},

@@ -12,8 +12,8 @@ use lb_common::{
 };
 
 use super::{
+    network::{EXT_MAC, INT_MAC, Port, VIP, mac_of},
     site::Site,
-    world::{EXT_MAC, INT_MAC, Port, VIP, mac_of},
 };
 use crate::packet::{Icmp, Packet, Tcp, ToEnd, flag, icmp_error, tcp};
 

@@ -77,13 +77,13 @@ impl Port {
 }
 
 /// The namespace, entered by the current thread; dropping it brings the thread back and the kernel removes it.
-pub struct World {
+pub struct Network {
     before: File,
     /// A namespace belongs to a thread: the guard must stay on it.
     not_send: PhantomData<*const ()>,
 }
 
-impl World {
+impl Network {
     /// Makes the namespace and enters it.
     ///
     /// # Errors
@@ -92,10 +92,10 @@ impl World {
     pub fn enter() -> Result<Self> {
         let before = File::open("/proc/thread-self/ns/net").context("open /proc/thread-self/ns/net")?;
         unshare(CloneFlags::CLONE_NEWNET).context("unshare(CLONE_NEWNET): run as root")?;
-        let world = Self { before, not_send: PhantomData };
+        let network = Self { before, not_send: PhantomData };
         ip::batch(&links()).context("set up the namespace")?;
         std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("set ip_forward")?;
-        Ok(world)
+        Ok(network)
     }
 
     /// Runs `ip` commands, one a line without the leading `ip`, in the namespace.
@@ -108,7 +108,7 @@ impl World {
     }
 }
 
-impl Drop for World {
+impl Drop for Network {
     fn drop(&mut self) {
         if let Err(error) = setns(&self.before, CloneFlags::CLONE_NEWNET) {
             eprintln!("could not leave the test namespace: {error}");

@@ -12,8 +12,8 @@ use lb_common::{
 };
 
 use super::{
+    network::{EXT_MAC, INT_MAC, Port, SERVER1, SERVER2, VIP},
     tables::Tables,
-    world::{EXT_MAC, INT_MAC, Port, SERVER1, SERVER2, VIP},
 };
 use crate::packet::ToEnd;
 

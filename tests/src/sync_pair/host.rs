@@ -296,7 +296,7 @@ fn open(node: u16, setup: Setup, bpffs: &Path) -> Result<(Datapath, SchedClassif
         Settings { pin_dir: bpffs.join("lb"), tables, interfaces: vec![interface("ext0"), interface("int0")] };
     let datapath = Datapath::open(&object, &settings)?;
     datapath.set_syn_recv(Timeouts::default().syn_recv)?;
-    datapath.apply(&[crate::world::service()])?;
+    datapath.apply(&[crate::sandbox::service()])?;
     let conns = MapInfo::from_pin(versioned(&settings.pin_dir).join(map::CONNS)).context("the table of conns")?.id();
     let info = loaded_programs().flatten().find(|info| {
         // Others may run a packet path of their own.

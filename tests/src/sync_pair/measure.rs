@@ -180,7 +180,7 @@ fn bulk(options: Options, progress: &dyn Fn(&str)) -> Result<Bulk> {
 /// Writes conns into a table as if they had come by long ago.
 fn fill(host: &Host, count: u32) -> Result<()> {
     let now = host.datapath.clock()?.jiffies as u32;
-    let [first, second] = crate::world::conn(1);
+    let [first, second] = crate::sandbox::conn(1);
     for from in (0..count).step_by(10_000) {
         let entries: Vec<(FlowKey, Conn)> = (from..count.min(from + 10_000))
             .flat_map(|n| {
