@@ -82,7 +82,9 @@ impl<'a> Plan<'a> {
             let programs = Rc::clone(&baselines);
             self.add(Group::Baseline, name, what, Box::new(Baseline { programs, hook, forwards }));
         }
-        self.add(Group::Baseline, "memory_ns", "one load from a random place of 256 MiB", Box::new(Memory::new()?));
+        let line = "one load from a random place of 64 MiB, a line for each of 1,000,000 flows";
+        self.add(Group::Baseline, "memory_line_ns", line, Box::new(Memory::new(64)?));
+        self.add(Group::Baseline, "memory_ns", "one load from a random place of 256 MiB", Box::new(Memory::new(256)?));
         Ok(())
     }
 
