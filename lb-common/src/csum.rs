@@ -3,6 +3,10 @@
 //! One's complement addition does not care for byte order as long as all words are read the same way, so everything
 //! here works on words in the order a native load from the packet gives. Nothing is ever summed over the payload.
 
+/// What a hop takes from the word that holds TTL and protocol, as it lies in a packet. The TTL is its first byte: while
+/// that is above 0, there is no borrow.
+pub const ONE_HOP: u16 = 0x0100_u16.to_be();
+
 /// The one's complement difference between the old and the new words of a header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Delta(u64);
@@ -15,19 +19,36 @@ impl Delta {
         Self(0)
     }
 
-    /// Adds the replacement of a 32-bit word.
-    #[inline(always)]
-    #[must_use]
-    pub const fn word32(self, old: u32, new: u32) -> Self {
-        // At most a dozen 33-bit terms: a u64 cannot overflow.
-        Self(self.0 + !old as u64 + new as u64)
-    }
-
     /// Adds the replacement of a 16-bit word.
     #[inline(always)]
     #[must_use]
     pub const fn word16(self, old: u16, new: u16) -> Self {
         Self(self.0 + !old as u64 + new as u64)
+    }
+
+    /// Adds the replacement of two 32-bit words, such as both addresses. The old ones are summed first, as in
+    /// [`pseudo_header`]: the compiler then does it once for both.
+    #[inline(always)]
+    #[must_use]
+    pub const fn words32(self, old: [u32; 2], new: [u32; 2]) -> Self {
+        // At most half a dozen such sums of 34 bits: a u64 cannot overflow.
+        const ONES: u64 = 2 * u32::MAX as u64;
+        Self(self.0 + ONES - (old[0] as u64 + old[1] as u64) + new[0] as u64 + new[1] as u64)
+    }
+
+    /// Adds the replacement of two 16-bit words, such as both ports.
+    #[inline(always)]
+    #[must_use]
+    pub const fn words16(self, old: [u16; 2], new: [u16; 2]) -> Self {
+        const ONES: u64 = 2 * u16::MAX as u64;
+        Self(self.0 + ONES - (old[0] as u64 + old[1] as u64) + new[0] as u64 + new[1] as u64)
+    }
+
+    /// Adds a word that becomes smaller by `step`, without a borrow, whatever it is: `~m + (m - step)` is `~step`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn less16(self, step: u16) -> Self {
+        Self(self.0 + !step as u64)
     }
 
     /// Both differences.
@@ -105,19 +126,23 @@ mod tests {
         fn a_delta_equals_the_sum_from_scratch(
             mut words in prop::collection::vec(any::<u16>(), 12..32),
             addr in any::<(u32, u32)>(),
-            port in any::<u16>(),
+            ports in any::<[u16; 2]>(),
+            ttl in 1_u8..,
+            proto: u8,
         ) {
+            words[7] = u16::from_ne_bytes([ttl, proto]);
             let before = full(&words);
             let old = [
                 u32::from(words[0]) | u32::from(words[1]) << 16,
                 u32::from(words[2]) | u32::from(words[3]) << 16,
             ];
-            let delta = Delta::new().word32(old[0], addr.0).word32(old[1], addr.1).word16(words[5], port);
+            let delta = Delta::new().words32(old, [addr.0, addr.1]).words16([words[5], words[6]], ports).less16(ONE_HOP);
             words[0] = addr.0 as u16;
             words[1] = (addr.0 >> 16) as u16;
             words[2] = addr.1 as u16;
             words[3] = (addr.1 >> 16) as u16;
-            words[5] = port;
+            [words[5], words[6]] = ports;
+            words[7] = u16::from_ne_bytes([ttl - 1, proto]);
             // 0x0000 and 0xffff are the same number; a receiver sums the whole and accepts both.
             let sum: u64 = words.iter().map(|&w| u64::from(w)).sum();
             prop_assert_eq!(fold(sum + u64::from(delta.apply(before))), 0xffff);
@@ -125,14 +150,14 @@ mod tests {
 
         #[test]
         fn a_delta_and_its_reverse_leave_the_checksum(check in 1u16.., old in any::<u32>(), new in any::<u32>()) {
-            let there = Delta::new().word32(old, new).apply(check);
-            let back = Delta::new().word32(new, old).apply(there);
+            let there = Delta::new().words32([old, 7], [new, 7]).apply(check);
+            let back = Delta::new().words32([new, 7], [old, 7]).apply(there);
             prop_assert!(back == check || (back == 0 && check == 0xffff) || (back == 0xffff && check == 0));
         }
 
         #[test]
         fn the_csum_diff_of_the_helpers_gives_the_same_field(check: u16, old: u32, new: u32) {
-            let delta = Delta::new().word32(old, new);
+            let delta = Delta::new().words32([old, 7], [new, 7]);
             // inet_proto_csum_replace_by_diff: *sum = csum_fold(csum_add(diff, ~csum_unfold(*sum)))
             let by_diff = !fold(u64::from(delta.to_csum_diff()) + u64::from(!check));
             prop_assert!(by_diff == delta.apply(check) || by_diff ^ delta.apply(check) == 0xffff);

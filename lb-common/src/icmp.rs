@@ -8,7 +8,7 @@ use network_types::{icmp::Icmpv4Hdr, ip::Ipv4Hdr, tcp::TcpHdr};
 use crate::{
     addr::Ipv4,
     conn::{FlowKey, Proto},
-    csum::Delta,
+    csum::{Delta, ONE_HOP},
     word,
 };
 
@@ -154,20 +154,16 @@ impl IcmpError {
     /// `end` is the end of the frame, once more: the quote's last word is optional.
     #[inline(always)]
     pub fn rewrite(&self, new: &Translation, end: usize) {
-        let quoted = Delta::new().word32(self.addrs[0], new.addrs[0]).word32(self.addrs[1], new.addrs[1]);
-        let ports = Delta::new().word16(self.ports[0], new.ports[0]).word16(self.ports[1], new.ports[1]);
+        let quoted = Delta::new().words32(self.addrs, new.addrs);
+        let ports = Delta::new().words16(self.ports, new.ports);
         // SAFETY: `parse` checked every header; the TCP checksum is checked here.
         unsafe {
             let ttl_at = self.ip.add(offset_of!(Ipv4Hdr, ttl));
             let old: u16 = word::load(ttl_at);
-            let ttl_proto = u16::from_be(old).wrapping_sub(0x0100).to_be();
-            let outer = Delta::new()
-                .word32(self.outer[0], new.outer[0])
-                .word32(self.outer[1], new.outer[1])
-                .word16(old, ttl_proto);
+            let outer = Delta::new().words32(self.outer, new.outer).less16(ONE_HOP);
             let check_at = self.ip.add(offset_of!(Ipv4Hdr, check));
             word::store(check_at, outer.apply(word::load(check_at)));
-            word::store(ttl_at, ttl_proto);
+            word::store(ttl_at, old.wrapping_sub(ONE_HOP));
             word::store(self.ip.add(offset_of!(Ipv4Hdr, src_addr)), new.outer[0]);
             word::store(self.ip.add(offset_of!(Ipv4Hdr, dst_addr)), new.outer[1]);
 

@@ -2,7 +2,12 @@
 
 use core::mem::offset_of;
 
-use lb_common::{conn::Conn, csum, csum::Delta, parse::Tcp, word};
+use lb_common::{
+    conn::Conn,
+    csum::{self, Delta, ONE_HOP},
+    parse::Tcp,
+    word,
+};
 use network_types::{ip::Ipv4Hdr, tcp::TcpHdr};
 
 /// The 12 bytes from the TTL to the end of the fixed IPv4 header, as they leave.
@@ -33,15 +38,15 @@ impl Plan {
     pub(crate) fn new(packet: &Tcp, conn: &Conn) -> Self {
         let (src, dst) = (conn.src.word(), conn.dst.word());
         let tcp_ports = [conn.sport.to_be(), conn.dport.to_be()];
-        let addresses = Delta::new().word32(packet.src, src).word32(packet.dst, dst);
-        let ports = Delta::new().word16(packet.sport, tcp_ports[0]).word16(packet.dport, tcp_ports[1]);
+        let addresses = Delta::new().words32([packet.src, packet.dst], [src, dst]);
+        let ports = Delta::new().words16([packet.sport, packet.dport], tcp_ports);
         // SAFETY: `parse` checked the whole header.
         let (old, check): (u16, u16) = unsafe {
             (word::load(packet.ip.add(offset_of!(Ipv4Hdr, ttl))), word::load(packet.ip.add(offset_of!(Ipv4Hdr, check))))
         };
-        // TTL and protocol share a word; the TTL is its first byte on the wire, and was checked to be above 1.
-        let ttl_proto = u16::from_be(old).wrapping_sub(0x0100).to_be();
-        let check = addresses.word16(old, ttl_proto).apply(check);
+        // The TTL was checked to be above 1.
+        let ttl_proto = old.wrapping_sub(ONE_HOP);
+        let check = addresses.less16(ONE_HOP).apply(check);
         Self { ip: IpTail { ttl_proto, check, src, dst }, tcp_ports, addresses, ports }
     }
 }
