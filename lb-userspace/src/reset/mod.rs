@@ -81,23 +81,10 @@ impl Resetter {
 
     /// Sends and empties `burst`.
     fn burst(&self, burst: &mut Vec<Segment>, sent: &mut Sent) {
-        let mut left = burst.as_slice();
-        while !left.is_empty() {
-            let done = match self.socket.send(left) {
-                Ok(count) => {
-                    sent.segments += count;
-                    count
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
-                // The first one is refused; the others may have another way.
-                Err(error) => {
-                    sent.refused += 1;
-                    sent.error.get_or_insert(error);
-                    1
-                }
-            };
-            left = &left[done..];
-        }
+        sent.segments += self.socket.send(burst, |error| {
+            sent.refused += 1;
+            sent.error.get_or_insert(error);
+        });
         burst.clear();
     }
 }

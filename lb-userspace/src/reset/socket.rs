@@ -43,13 +43,32 @@ impl RawSocket {
         Ok(Self(socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, raw)?))
     }
 
-    /// Sends the first of `segments`, as many as the kernel takes; an error is about the very first one.
-    pub(super) fn send(&self, segments: &[Segment]) -> io::Result<usize> {
+    /// Sends `segments` and answers how many left. Why one did not is told to `refused`; the others may have another way.
+    pub(super) fn send(&self, segments: &[Segment], mut refused: impl FnMut(io::Error)) -> usize {
         let mut messages: Vec<Message> = segments.iter().map(Message::new).collect();
         let mut headers: Vec<libc::mmsghdr> = messages.iter_mut().map(Message::header).collect();
-        // SAFETY: every header points into `messages`, which lives and stays where it is during the call.
-        let sent = unsafe { libc::sendmmsg(self.0.as_raw_fd(), headers.as_mut_ptr(), headers.len() as u32, 0) };
-        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+        let mut left = headers.as_mut_slice();
+        let mut sent = 0;
+        while !left.is_empty() {
+            // SAFETY: every header points into `messages`, which lives and stays where it is during the call.
+            let result = unsafe { libc::sendmmsg(self.0.as_raw_fd(), left.as_mut_ptr(), left.len() as u32, 0) };
+            let done = match usize::try_from(result) {
+                Ok(count) => {
+                    sent += count;
+                    count
+                }
+                // An error is about the very first one.
+                Err(_) => match io::Error::last_os_error() {
+                    error if error.kind() == io::ErrorKind::Interrupted => 0,
+                    error => {
+                        refused(error);
+                        1
+                    }
+                },
+            };
+            left = &mut left[done..];
+        }
+        sent
     }
 }
 
