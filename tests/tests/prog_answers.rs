@@ -92,11 +92,6 @@ fn a_new_conn_that_no_backend_takes_is_answered_with_a_reset() {
         answered("a SYN in a VLAN, in the VLAN", &rr, &syn.clone().vlan(7)).deferred_by_xdp(),
         answered("a SYN by least connections", &site(Scheduler::Lc), &syn),
         answered("a SYN by source hash", &site(Scheduler::Sh), &syn),
-        case("and nothing is said where the service wants that")
-            .at(&rr.clone().no_backend(Refusal::Drop))
-            .from_client(&syn)
-            .dropped(NoBackend)
-            .tells_refusal(EventKind::Refused, &flow, NoBackend),
     ]);
 }
 

@@ -1,7 +1,7 @@
 //! Runs the real eBPF programs on single packets, in a network of their own, and looks into their maps.
 //!
-//! `Bench` loads and runs, `Tables` reads and writes the maps, `Network` is what surrounds it, `Site` a configuration, `Flow`
-//! one conn, and a `Case` one sentence of the tables in `tests/prog_*.rs`.
+//! `Bench` loads and runs, `Tables` reads and writes the maps, `Network` is what surrounds it, `Site` a configuration,
+//! `Flow` one conn, and a `Case` one sentence of the tables in `tests/prog_*.rs`.
 
 mod bench;
 mod case;
